@@ -1,0 +1,5 @@
+//! The zero-copy core: two streams and an order.
+
+mod order;
+
+pub use order::{Order, OrderCell, StopReason};

@@ -1,0 +1,1 @@
+//! Protocol 3: bytes in, values out. Pure.
