@@ -2,6 +2,8 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+pub mod switchover;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
