@@ -73,6 +73,7 @@ struct Node {
     received: u64,
     applied: u64,
     durable: u64,
+    stalled_until: Duration,
     crashes: u64,
 }
 
@@ -318,7 +319,10 @@ impl World {
                     self.feed(Event::Answer(ticket, answer));
                 }
             }
-            Happening::Operate => self.operate(),
+            Happening::Operate => {
+                self.after(150_000, Happening::Operate);
+                self.operate();
+            }
             Happening::GiveUp => self.feed(Event::Abort),
             Happening::ProcessDies => self.process_dies(),
             Happening::Tick => self.feed(Event::Tick),
@@ -453,6 +457,7 @@ impl World {
         let (log, origin_up) = (self.nodes[1 - node].log, self.nodes[1 - node].up);
         let standby_broken = self.physical && !self.nodes[node].in_recovery;
         let step = self.rng.below(4);
+        let (stalls, now) = (self.rng.chance(2), self.now);
         let me = &mut self.nodes[node];
         if !me.up || standby_broken {
             return;
@@ -460,7 +465,12 @@ impl World {
         if origin_up {
             me.received = (me.received + step * 3).min(log);
         }
-        me.applied = (me.applied + step).min(me.received);
+        if stalls {
+            me.stalled_until = now + Duration::from_millis(80);
+        }
+        if now >= me.stalled_until {
+            me.applied = (me.applied + step).min(me.received);
+        }
         if self.physical {
             me.durable = me.received;
         } else if step == 3 {
@@ -485,6 +495,9 @@ impl World {
 
     fn seen(&mut self, node: usize, _crash: u64) {
         let Some(machine) = &self.machine else {
+            if self.record.1 == node && !self.nodes[node].up {
+                self.operate();
+            }
             return;
         };
         let target = machine.plan().to == name(node);
@@ -517,7 +530,6 @@ impl World {
 // The driver.
 impl World {
     fn operate(&mut self) {
-        self.after(150_000, Happening::Operate);
         if self.machine.is_some() {
             return;
         }
