@@ -148,6 +148,8 @@ pub struct World {
     released: u64,
     /// Old writes up to this epoch are known about.
     excused: u64,
+    /// The crash because of which the running failover was begun.
+    dead_since_crash: Option<u64>,
     machine: Option<Machine>,
     /// What the gate was when the operation began.
     before: Gate,
@@ -199,6 +201,7 @@ impl World {
             record: (1, 0),
             released: 0,
             excused: 0,
+            dead_since_crash: None,
             machine: None,
             before: Gate::Held,
             answers: Vec::new(),
@@ -790,6 +793,8 @@ impl World {
         if !self.nodes[to].up || !lead_ok || !replicates {
             return Answer::Failed("refused".to_owned());
         }
+        let lead = &self.nodes[from];
+        self.dead_since_crash = (!lead.up).then_some(lead.crashes);
         Answer::Cleared(Findings {
             nudge: self.nudge && !self.physical,
             durable: !self.physical && (!self.nudge || plan.kind == Kind::Failover),
@@ -866,7 +871,9 @@ impl World {
                 }
             }
             Kind::Failover => {
-                if target.up && !self.nodes[from].up && target.applied < target.received {
+                let lead = &self.nodes[from];
+                let dead = !lead.up && self.dead_since_crash == Some(lead.crashes);
+                if target.up && dead && target.applied < target.received {
                     self.broken("released before all that was received is applied");
                 }
             }
