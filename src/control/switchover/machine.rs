@@ -131,6 +131,11 @@ impl Machine {
         }
     }
 
+    /// What it waits for just now.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
     /// How it ended, once it has.
     pub fn outcome(&self) -> Option<&End> {
         self.end.as_ref()
