@@ -21,7 +21,7 @@ use crate::relay::StopReason;
 
 /// What an operation needs to know and to have.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub(super) struct Operation {
     /// Settings of the cluster.
     pub config: Arc<ClusterConfig>,
     /// The pools.
@@ -46,7 +46,7 @@ pub struct Operation {
 
 /// What an operation is told while it runs.
 #[derive(Debug)]
-pub enum Message {
+pub(super) enum Message {
     /// Give up; the answer is whether it was still possible.
     Abort(oneshot::Sender<bool>),
     /// The lead is down.
@@ -57,7 +57,7 @@ pub enum Message {
 
 /// How an operation ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(super) struct Ended {
     /// What it did.
     pub report: Report,
     /// The record that holds, if it was written.
@@ -86,7 +86,7 @@ struct Driver {
 }
 
 /// Runs an operation to its end.
-pub async fn run(
+pub(super) async fn run(
     operation: Operation,
     mut messages: mpsc::Receiver<Message>,
     progress: watch::Sender<Report>,
@@ -129,7 +129,7 @@ pub async fn run(
 }
 
 /// What is known before anything was done.
-pub fn first_report(operation: &Operation) -> Report {
+pub(super) fn first_report(operation: &Operation) -> Report {
     let plan = &operation.plan;
     Report {
         kind: plan.kind.name(),
@@ -200,11 +200,11 @@ impl Driver {
                 }
                 Answer::Done
             }
-            TaskEnd::QuiesceBegan(at) => {
+            TaskEnd::Looked(began, answer) => {
                 if let Some(hands) = &mut self.hands {
-                    hands.quiesce_began = Some(at);
+                    hands.quiesce_began = Some(began);
                 }
-                Answer::NotYet(String::new())
+                answer
             }
             TaskEnd::Refused(refused) => {
                 let why = refused.why.clone();

@@ -22,11 +22,11 @@ use crate::pool::HoldOwner;
 use crate::relay::StopReason;
 
 /// Where an answer to a console goes; it may have left.
-pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// What a console asks.
 #[derive(Debug)]
-pub enum Command {
+pub(super) enum Command {
     /// DRY RUN.
     Preflight(SwitchoverRequest, Reply<Report>),
     /// SWITCHOVER.
@@ -41,7 +41,7 @@ pub enum Command {
 
 /// What decisions act on.
 #[derive(Debug)]
-pub struct Outputs {
+pub(super) struct Outputs {
     /// The pools.
     pub gates: Arc<dyn Gates>,
     /// The records.
@@ -77,7 +77,7 @@ struct Running {
 
 /// The deciding task of one cluster.
 #[derive(Debug)]
-pub struct Governor {
+pub(super) struct Governor {
     members: Members,
     record: Option<Record>,
     out: Outputs,
@@ -93,7 +93,7 @@ pub struct Governor {
 
 impl Governor {
     /// Takes over a cluster with what is recorded of it.
-    pub fn new(
+    pub(super) fn new(
         members: Members,
         record: Option<Record>,
         out: Outputs,
@@ -117,7 +117,7 @@ impl Governor {
     }
 
     /// Decides until the consoles and monitors are gone.
-    pub async fn run(
+    pub(super) async fn run(
         mut self,
         mut observations: mpsc::Receiver<Observation>,
         mut commands: mpsc::Receiver<Command>,

@@ -14,7 +14,7 @@ use crate::lsn::Lsn;
 
 /// One probe's result.
 #[derive(Debug, Clone)]
-pub struct Observation {
+pub(super) struct Observation {
     /// Of which node.
     pub node: NodeName,
     /// When it was complete.
@@ -27,7 +27,7 @@ pub struct Observation {
 
 /// What an answering node told.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NodeFacts {
+pub(super) struct NodeFacts {
     /// Round trip of the first query.
     pub took: Duration,
     /// A physical standby?
@@ -49,7 +49,7 @@ pub struct NodeFacts {
 
 /// A slot, a walsender, or both, at an origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sender {
+pub(super) struct Sender {
     /// `None`: a walsender without a slot.
     pub slot: Option<String>,
     /// Does somebody read from it?
@@ -63,7 +63,7 @@ pub struct Sender {
 }
 
 /// Probes until the Director is gone. `kick` asks for a probe at once.
-pub async fn watch(
+pub(super) async fn watch(
     config: Arc<ClusterConfig>,
     node: NodeConfig,
     kick: Arc<Notify>,
@@ -100,7 +100,7 @@ pub async fn watch(
 }
 
 /// One probe on the connection that is left from the last one, or a new one.
-pub async fn probe(
+pub(super) async fn probe(
     config: &ClusterConfig,
     node: &NodeConfig,
     link: &mut Option<NodeLink>,
