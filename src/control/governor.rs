@@ -89,6 +89,8 @@ pub(super) struct Governor {
     operations: JoinSet<Ended>,
     dry_runs: JoinSet<()>,
     all_down: bool,
+    /// When the last operation ended.
+    decided_at: Option<Instant>,
 }
 
 impl Governor {
@@ -113,6 +115,7 @@ impl Governor {
             operations: JoinSet::new(),
             dry_runs: JoinSet::new(),
             all_down: false,
+            decided_at: None,
         }
     }
 
@@ -145,6 +148,10 @@ impl Governor {
     }
 
     fn observe(&mut self, observation: Observation) {
+        if self.decided_at.is_some_and(|at| observation.began < at) {
+            // It may say of the new lead what was true before its promotion.
+            return;
+        }
         let lead = self.record.as_ref().map(|r| r.node.clone());
         for name in self.members.note(observation, lead.as_ref()) {
             self.tell_change(&name);
@@ -176,8 +183,12 @@ impl Governor {
         let (Some(running), Some(member)) = (&self.running, self.members.get(name)) else {
             return;
         };
-        // A shadow that recovers is the gate's business; only one that is gone is lost.
-        if member.health.observed() != Observed::Down {
+        // By probes alone: that a target lags is the gate's business. One that is starting up was
+        // gone in between.
+        if !matches!(
+            member.health.observed(),
+            Observed::Down | Observed::Recovering
+        ) {
             return;
         }
         let why = member.reason.clone();
@@ -224,10 +235,7 @@ impl Governor {
     fn take_stance(&mut self) {
         let lead = self.record.as_ref().and_then(|r| self.members.get(&r.node));
         let usable = lead.is_some_and(super::members::Member::is_usable_lead);
-        // A node that was never proven is not up; one that was is kept until it is proven down.
-        let keeps = self.gate == GateState::Open
-            && lead.is_some_and(|m| m.health.observed() == Observed::Up);
-        if usable || (keeps && lead.is_some_and(|m| m.facts.is_none())) {
+        if usable {
             self.unusable_since = None;
         } else if self.unusable_since.is_none() {
             self.unusable_since = Some(Instant::now());
@@ -315,7 +323,7 @@ impl Governor {
         self.out.journal.tell(News {
             cluster: Some(self.members.config.name.clone()),
             node: node.cloned(),
-            kind,
+            kind: kind.to_owned(),
             success,
             detail,
         });
@@ -462,6 +470,8 @@ impl Governor {
         };
         let failover = ended.report.kind == "failover";
         if let Some(record) = ended.record.clone() {
+            self.members.take_writes(&record.node);
+            self.decided_at = Some(Instant::now());
             self.record = Some(record);
             self.gate = GateState::Open;
         } else if ended.adopt || (failover && ended.report.phases.len() > 1) {

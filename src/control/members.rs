@@ -132,6 +132,17 @@ impl Members {
         }
     }
 
+    /// An operation has just seen that this node takes writes.
+    pub(super) fn take_writes(&mut self, name: &NodeName) {
+        if let Some(member) = self.get_mut(name) {
+            if let Some(facts) = &mut member.facts {
+                facts.in_recovery = false;
+                facts.read_only = false;
+            }
+            member.kick.notify_one();
+        }
+    }
+
     /// What the choice of a first lead needs.
     pub(super) fn nominees(&self) -> Vec<Nominee> {
         let nominee = |m: &Member| Nominee {

@@ -1,7 +1,7 @@
 //! One probe loop per node: logs in, asks, tells the Director what it saw.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
@@ -17,8 +17,8 @@ use crate::lsn::Lsn;
 pub(super) struct Observation {
     /// Of which node.
     pub node: NodeName,
-    /// When it was complete.
-    pub at: SystemTime,
+    /// When the probe began: what happened later it does not know.
+    pub began: Instant,
     /// What it says about the node's health.
     pub seen: Seen,
     /// What the node told, if it answered.
@@ -105,6 +105,7 @@ pub(super) async fn probe(
     node: &NodeConfig,
     link: &mut Option<NodeLink>,
 ) -> Observation {
+    let began = Instant::now();
     let result = attempt(config, node, link).await;
     if result.as_ref().is_err_and(LinkError::is_fatal) {
         *link = None;
@@ -118,7 +119,7 @@ pub(super) async fn probe(
     };
     Observation {
         node: node.name.clone(),
-        at: SystemTime::now(),
+        began,
         seen,
         facts,
     }

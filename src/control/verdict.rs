@@ -59,11 +59,6 @@ impl Health {
         self.observed
     }
 
-    /// The last error, or empty.
-    pub(super) fn reason(&self) -> &str {
-        &self.reason
-    }
-
     fn fail(&mut self, why: String) {
         self.good = 0;
         self.bad = self.bad.saturating_add(1);
@@ -187,13 +182,16 @@ mod tests {
         }
         assert!(health.note(fails(), 3, 2));
         assert_eq!(
-            (health.observed(), health.reason()),
+            (health.observed(), health.reason.as_str()),
             (Observed::Down, "refused")
         );
         health.note(Seen::Answers, 3, 2);
         assert_eq!(health.observed(), Observed::Down);
         health.note(Seen::Answers, 3, 2);
-        assert_eq!((health.observed(), health.reason()), (Observed::Up, ""));
+        assert_eq!(
+            (health.observed(), health.reason.as_str()),
+            (Observed::Up, "")
+        );
         assert!(health.note(Seen::Starting("starting up".to_owned()), 3, 2));
         assert_eq!(health.observed(), Observed::Recovering);
     }
