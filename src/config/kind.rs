@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Secret;
 
 /// The longest time that a setting may be: a month is surely a mistake of unit.
-pub(super) const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const LONGEST: Duration = Duration::from_hours(30 * 24);
 
 /// Unit of a time that is written as a bare number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,11 +143,10 @@ impl Kind {
 
     /// Must TOML give it in quotes? (A number there would be read with another meaning.)
     pub(super) fn is_textual(self) -> bool {
-        match self {
-            Self::Text | Self::Name | Self::Host | Self::Relation | Self::List => true,
-            Self::Mode | Self::Choice { .. } | Self::Secret => true,
-            Self::Flag | Self::Integer { .. } | Self::Time { .. } | Self::Size { .. } => false,
-        }
+        !matches!(
+            self,
+            Self::Flag | Self::Integer { .. } | Self::Time { .. } | Self::Size { .. }
+        )
     }
 
     /// Reads the text.

@@ -182,3 +182,6 @@ impl fmt::Debug for Secret {
         f.write_str("Secret(****)")
     }
 }
+
+#[cfg(test)]
+mod tests;

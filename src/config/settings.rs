@@ -112,7 +112,7 @@ section! {
         /// kernel's (about 15 minutes, PgBouncer's default).
         tcp_user_timeout: Option<Duration> = Kind::Time {
             min: Duration::from_millis(100),
-            max: Duration::from_secs(86_400),
+            max: Duration::from_hours(24),
             off: true,
             bare: Bare::Milliseconds,
         }, Text("20s"), Live;
