@@ -57,19 +57,39 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance, row by row.
-fn distance(word: &[char], candidate: &str) -> usize {
-    let mut row: Vec<usize> = (0..=word.len()).collect();
-    for (done, there) in candidate.chars().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        let mut left = done + 1;
-        next.push(left);
-        for ((here, above_left), above) in word.iter().zip(&row).zip(row.iter().skip(1)) {
-            let replace = above_left + usize::from(*here != there);
-            left = replace.min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
+/// A key's place: keys that TOML wants in quotes are quoted, so that a path has one meaning.
+pub(super) fn join(path: &str, key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let quoted = if !key.is_empty() && key.chars().all(is_bare) {
+        key.to_owned()
+    } else {
+        format!("{key:?}")
+    };
+    if path.is_empty() {
+        quoted
+    } else {
+        format!("{path}.{quoted}")
     }
-    row.last().copied().unwrap_or(0)
+}
+
+/// Levenshtein's distance, two swapped neighbours counted as one (optimal string alignment).
+fn distance(word: &[char], candidate: &str) -> usize {
+    let candidate: Vec<char> = candidate.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=word.len()).collect();
+    for i in 0..candidate.len() {
+        let mut row = vec![i + 1];
+        for j in 0..word.len() {
+            let replace = above[j] + usize::from(word[j] != candidate[i]);
+            let mut best = replace.min(above[j + 1] + 1).min(row[j] + 1);
+            let swapped =
+                i > 0 && j > 0 && word[j] == candidate[i - 1] && word[j - 1] == candidate[i];
+            if swapped {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above.last().copied().unwrap_or(0)
 }

@@ -16,7 +16,6 @@ use super::{
 use Fallback::{Required, Text, Unset};
 use Reload::{Live, Restart};
 
-/// Sockets need a few numbers to be in the kernel's range, the rest in ours.
 const PORT: Kind = Kind::Integer {
     min: 1,
     max: 65_535,
@@ -28,8 +27,8 @@ section! {
     Listen "listen" {} {
         /// TCP addresses; `*` means all. Empty: no TCP.
         address [pgbouncer "listen_addr"]: Vec<String> = Kind::List, Text("127.0.0.1"), Restart;
-        /// TCP port, and the number in the Unix socket's name.
-        port [pgbouncer "listen_port"]: u16 = PORT, Text("6432"), Restart;
+        /// TCP port, and the number in the Unix socket's name. 0, for tests: the kernel chooses.
+        port [pgbouncer "listen_port"]: u16 = Kind::Integer { min: 0, max: 65_535 }, Text("6432"), Restart;
         /// Backlog of `listen(2)`; the kernel caps it at `net.core.somaxconn`. Higher than
         /// PgBouncer's 128, so that a reconnect storm after a switchover is not refused.
         backlog [pgbouncer "listen_backlog"]: u32 =
@@ -42,7 +41,7 @@ section! {
 }
 
 section! {
-    /// Instance-wide settings. Where zero means "off", the field is `None`.
+    /// Instance-wide settings.
     General "pgsluice" {} {
         /// Worker threads of the data plane; 0: one per core.
         workers: usize = Kind::Integer { min: 0, max: 1024 }, Text("0"), Restart;
@@ -116,7 +115,7 @@ section! {
             off: true,
             bare: Bare::Milliseconds,
         }, Text("20s"), Live;
-        /// How long SHUTDOWN WAIT_FOR_CLIENTS or WAIT_FOR_SERVERS may take before the rest is
+        /// How long `SHUTDOWN WAIT_FOR_CLIENTS` or `WAIT_FOR_SERVERS` may take before the rest is
         /// closed; off: no bound. Under Kubernetes, less than the grace period.
         shutdown_timeout: Option<Duration> = Kind::time_or_off(1), Text("0"), Live;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml_edit::{Document, Item, TableLike};
 
 use super::kind::{Kind, Value};
-use super::mistake::{Lines, Mistake, nearest};
+use super::mistake::{Lines, Mistake, join, nearest};
 use super::names::{ClusterName, DatabaseName, NodeName};
 use super::row::{Row, Section, Values};
 use super::rules::{self, did_you_mean};
@@ -109,23 +109,27 @@ impl Reader<'_> {
     /// Only known sections at the top.
     fn sections(&mut self, root: &dyn TableLike) {
         const KNOWN: [&str; 4] = ["listen", "pgsluice", "clusters", "databases"];
-        for (key, _) in root.iter() {
-            self.note(root, key, key);
-            if !KNOWN.contains(&key) {
-                let hint = settings::all().find(|(_, row)| row.key == key || row.pgbouncer == key);
-                let hint = match hint {
-                    Some((path, row)) => format!("; {} belongs to [{path}]", row.key),
-                    None => did_you_mean(nearest(key, KNOWN)),
-                };
-                self.mistake(key, format!("unknown section{hint}"));
+        for (key, item) in root.iter() {
+            let path = join("", key);
+            self.note(root, key, &path);
+            if KNOWN.contains(&key) {
+                continue;
             }
+            let setting = settings::all().find(|(_, row)| row.key == key || row.pgbouncer == key);
+            let hint = match setting {
+                Some((section, row)) if !item.is_table_like() => {
+                    format!("; {} belongs to [{section}]", row.key)
+                }
+                _ if key == "pgbouncer" => did_you_mean(Some("pgsluice")),
+                _ => did_you_mean(nearest(key, KNOWN)),
+            };
+            self.mistake(&path, format!("unknown section{hint}"));
         }
         for (section, thing) in [("clusters", "cluster"), ("databases", "database")] {
-            if !root.contains_key(section) {
-                self.mistake(
-                    section,
-                    format!("no {thing}: there must be a [{section}.NAME]"),
-                );
+            let table = root.get(section).map(Item::as_table_like);
+            if table.is_none_or(|table| table.is_some_and(TableLike::is_empty)) {
+                let what = format!("no {thing}: there must be a [{section}.NAME]");
+                self.mistake(section, what);
             }
         }
     }
@@ -133,7 +137,7 @@ impl Reader<'_> {
     fn clusters(&mut self, root: &dyn TableLike) -> Clusters {
         let mut clusters = Clusters::default();
         for (name, table) in self.tables(root, "", "clusters") {
-            let path = format!("clusters.{name}");
+            let path = join("clusters", name);
             clusters.declared.insert(name.to_owned());
             self.check_name(&path, rules::bad_name(name));
             let cluster = ClusterName::new(name);
@@ -165,7 +169,7 @@ impl Reader<'_> {
             );
         }
         for (name, table) in tables {
-            let path = format!("{path}.nodes.{name}");
+            let path = join(&format!("{path}.nodes"), name);
             self.check_name(&path, rules::bad_name(name));
             let values = self.values::<NodeConfig>(table, &path, &[]);
             nodes.extend(NodeConfig::build(values, NodeName::new(name)));
@@ -177,7 +181,7 @@ impl Reader<'_> {
         let mut databases = BTreeMap::new();
         let tables = self.tables(root, "", "databases");
         for (name, table) in tables {
-            let path = format!("databases.{name}");
+            let path = join("databases", name);
             self.check_name(&path, rules::bad_database(name));
             let mut values = self.values::<DatabaseConfig>(table, &path, &[]);
             values.put_if_off("dbname", Value::Text(name.to_owned()));
@@ -290,7 +294,7 @@ impl Reader<'_> {
         let kind = row.kind;
         let secret = kind == Kind::Secret;
         let shown = if secret {
-            "the text".to_owned()
+            format!("this {}", item.type_name())
         } else {
             self.shown(item)
         };
@@ -308,7 +312,7 @@ impl Reader<'_> {
                     let text = self.resolver.expand(text)?;
                     Kind::Name
                         .parse(&text)
-                        .map_err(|fault| fault.explain(&format!("{text:?}")))?;
+                        .map_err(|fault| fault.explain(&shown))?;
                     list.push(text);
                 }
                 return Ok(Value::List(list));
@@ -347,30 +351,18 @@ impl Reader<'_> {
 
     /// A mistake at the line of the key, or of the section that lacks it.
     fn mistake(&mut self, path: &str, what: String) {
-        let mut place = path;
-        let line = loop {
-            if let Some(line) = self.places.get(place) {
-                break *line;
-            }
-            match place.rsplit_once('.') {
-                Some((parent, _)) => place = parent,
-                None => break 1,
-            }
-        };
+        let parents = std::iter::successors(Some(path), |path| Some(path.rsplit_once('.')?.0));
+        let line = parents
+            .into_iter()
+            .find_map(|path| self.places.get(path))
+            .copied()
+            .unwrap_or(1);
         self.found.push(Mistake {
             file: self.file.to_owned(),
             line,
             key: path.to_owned(),
             what,
         });
-    }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
     }
 }
 

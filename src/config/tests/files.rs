@@ -3,21 +3,14 @@
 use std::fs;
 
 use super::{env, in_repository, read, read_file};
-use crate::config::{check, reference};
+use crate::config::{Mistake, check, reference};
 
 #[test]
 fn examples_are_valid() {
     for (file, nodes) in [("config/pgsluice.toml", 2), ("config/minimal.toml", 2)] {
         let text = fs::read_to_string(in_repository(file)).unwrap();
-        let config = check(&text, file, &env, &read_file).unwrap_or_else(|mistakes| {
-            panic!(
-                "{}",
-                mistakes
-                    .iter()
-                    .map(|m| format!("{m}\n"))
-                    .collect::<String>()
-            )
-        });
+        let config = check(&text, file, &env, &read_file)
+            .unwrap_or_else(|found| panic!("{}", lines(&found)));
         let cluster = config.clusters.values().next().unwrap();
         assert_eq!(cluster.nodes.len(), nodes, "{file}");
         assert!(config.databases.contains_key("app"), "{file}");
@@ -85,6 +78,14 @@ fn unit_agrees_with_the_defaults() {
     );
 }
 
+fn lines(mistakes: &[Mistake]) -> String {
+    mistakes
+        .iter()
+        .map(|mistake| format!("{mistake}\n"))
+        .collect::<Vec<_>>()
+        .concat()
+}
+
 /// Each broken file yields exactly the messages beside it.
 #[test]
 fn broken_files_are_explained() {
@@ -102,13 +103,7 @@ fn broken_files_are_explained() {
         let text = fs::read_to_string(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
         let mistakes = check(&text, name, &env, &read_file).expect_err(name);
-        let got: String = mistakes
-            .iter()
-            .map(|mistake| format!("{mistake}\n"))
-            .collect();
-        if std::env::var_os("UPDATE_X").is_some() {
-            fs::write(path.with_extension("expected"), &got).unwrap();
-        }
+        let got = lines(&mistakes);
         let expected = fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
         assert!(
             got == expected,

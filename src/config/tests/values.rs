@@ -9,7 +9,7 @@ use toml_edit::DocumentMut;
 use super::{VALID, read, with};
 use crate::config::kind::{Bare, Kind, LONGEST, Value, human};
 use crate::config::mistake::nearest;
-use crate::config::row::{Fallback, Row, Section};
+use crate::config::row::{Fallback, Reload, Row, Section};
 use crate::config::{
     AuthType, Candidate, ClusterConfig, Config, DatabaseConfig, FailoverPolicy, General, Listen,
     LogLevel, MonitorLogin, NodeConfig, OnDrainTimeout, Secret, UserName, settings, show_config,
@@ -368,11 +368,17 @@ fn names_of_settings_are_unique_on_the_console() {
     assert!(settings::all().all(|(_, row)| row.doc.trim().len() > 4));
 }
 
+/// RELOAD takes a changed database whole.
+#[test]
+fn databases_need_no_restart() {
+    assert!(DatabaseConfig::rows().all(|row| row.reload == Reload::Live));
+}
+
 #[test]
 fn nearest_word_is_a_likely_one() {
     let known = ["port", "address", "query_wait_timeout"];
     for (word, expected) in [
-        ("prot", None),
+        ("prot", Some("port")),
         ("pot", Some("port")),
         ("PORT", Some("port")),
         ("adress", Some("address")),
