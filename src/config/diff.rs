@@ -128,31 +128,35 @@ impl Diff {
         }
     }
 
-    /// The running nodes: which nodes a cluster has changes with a restart only.
+    /// The running nodes, with what may change now. Which nodes a cluster has changes with a restart
+    /// only, and then nothing of them changes before: half of the new set is no set that anybody
+    /// has checked.
     fn nodes(
         &mut self,
         running: &[NodeConfig],
         file: &[NodeConfig],
         path: &str,
     ) -> Vec<NodeConfig> {
-        let find = |nodes: &[NodeConfig], node: &NodeConfig| {
-            nodes.iter().find(|other| other.name == node.name).cloned()
-        };
-        for node in file.iter().filter(|node| find(running, node).is_none()) {
-            self.restart_required
-                .push(format!("{path}.{} (added)", node.name));
+        let added = file.iter().filter(|node| find(running, node).is_none());
+        let removed = running.iter().filter(|node| find(file, node).is_none());
+        let waiting: Vec<String> = added
+            .map(|node| format!("{path}.{} (added)", node.name))
+            .chain(removed.map(|node| format!("{path}.{} (removed)", node.name)))
+            .collect();
+        if waiting.is_empty() {
+            let merge = |node: &NodeConfig| {
+                let new = find(file, node).unwrap_or(node);
+                self.settings(node, new, &format!("{path}.{}", node.name))
+            };
+            return running.iter().map(merge).collect();
         }
-        let mut effective = Vec::with_capacity(running.len());
-        for node in running {
-            if let Some(new) = find(file, node) {
-                effective.push(self.settings(node, &new, &format!("{path}.{}", node.name)));
-            } else {
-                self.restart_required
-                    .push(format!("{path}.{} (removed)", node.name));
-                effective.push(node.clone());
-            }
-        }
-        effective
+        self.restart_required.extend(waiting);
+        let changed = running
+            .iter()
+            .filter(|node| find(file, node).is_some_and(|new| new != *node));
+        self.restart_required
+            .extend(changed.map(|node| format!("{path}.{}", node.name)));
+        running.to_vec()
     }
 
     fn databases(&mut self, running: &Config, file: &Config) {
@@ -182,4 +186,9 @@ impl Diff {
         self.databases_removed.extend(gone.cloned());
         self.effective.databases = effective;
     }
+}
+
+/// The node of the same name.
+fn find<'a>(nodes: &'a [NodeConfig], node: &NodeConfig) -> Option<&'a NodeConfig> {
+    nodes.iter().find(|other| other.name == node.name)
 }

@@ -37,6 +37,14 @@ macro_rules! words {
                     $(Self::$variant => $word),+
                 }
             }
+
+            /// The variant of a word; `None`: no such word.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
         }
 
         impl crate::config::field::Words for $name {
@@ -45,10 +53,7 @@ macro_rules! words {
             }
 
             fn from_word(word: &str) -> Option<Self> {
-                match word {
-                    $($word => Some(Self::$variant),)+
-                    _ => None,
-                }
+                Self::from_word(word)
             }
         }
 

@@ -104,6 +104,16 @@ impl Fault {
     }
 }
 
+/// Reads a time as the file has it: `10s`, `300ms`, `5min`, a bare number of seconds. For the
+/// console's TIMEOUT clauses; the error says what was expected.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    match Kind::time(0).parse(text) {
+        Ok(Value::Time(time)) => Ok(time),
+        Ok(_) => Err(Kind::time(0).expected().to_string()),
+        Err(fault) => Err(fault.explain(&format!("{text:?}"))),
+    }
+}
+
 const TIME_UNITS: &[(&str, f64)] = &[
     ("ms", 0.001),
     ("s", 1.0),

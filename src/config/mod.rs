@@ -14,6 +14,7 @@ mod show;
 mod toml;
 
 pub use diff::{Diff, diff};
+pub use kind::parse_time;
 pub use mistake::Mistake;
 pub use names::{ClusterName, DatabaseName, NodeName, UserName};
 pub use reference::reference;

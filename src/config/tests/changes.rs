@@ -136,6 +136,22 @@ fn effective_is_the_file_but_for_what_waits() {
     );
 }
 
+/// A new set of nodes comes as a whole, or the running one could end up without a candidate.
+#[test]
+fn nodes_wait_for_their_set() {
+    let text = VALID
+        .replace("priority = 100", "priority = 100, candidate = 'never'")
+        .replace("n2 = { host = \"10.0.0.2\"", "n9 = { host = \"10.0.0.9\"");
+    let diff = from_valid(&text);
+    let expected = [
+        "restart clusters.main.nodes.n9 (added)",
+        "restart clusters.main.nodes.n2 (removed)",
+        "restart clusters.main.nodes.n1",
+    ];
+    assert_eq!(told(&diff), expected);
+    assert_eq!(diff.effective, config(VALID));
+}
+
 /// A database never gets to a cluster that is not running.
 #[test]
 fn databases_wait_for_their_cluster() {

@@ -12,7 +12,8 @@ use crate::config::mistake::nearest;
 use crate::config::row::{Fallback, Reload, Row, Section};
 use crate::config::{
     AuthType, Candidate, ClusterConfig, Config, DatabaseConfig, FailoverPolicy, General, Listen,
-    LogLevel, MonitorLogin, NodeConfig, OnDrainTimeout, Secret, UserName, settings, show_config,
+    LogLevel, MonitorLogin, NodeConfig, OnDrainTimeout, Secret, UserName, parse_time, settings,
+    show_config,
 };
 
 const TIME: Kind = Kind::time_or_off(100);
@@ -109,6 +110,20 @@ fn wrong_texts_are_refused() {
         for text in texts {
             assert!(kind.parse(text).is_err(), "{kind}: {text:?}");
         }
+    }
+}
+
+#[test]
+fn the_console_reads_times_as_the_file_does() {
+    assert_eq!(parse_time("300ms"), Ok(Duration::from_millis(300)));
+    assert_eq!(parse_time("0"), Ok(Duration::ZERO));
+    let error = parse_time("10m").unwrap_err();
+    assert_eq!(
+        error,
+        "\"10m\" has a wrong unit: use one of ms, s, min, h, d"
+    );
+    for (word, expected) in [("abort", Some(OnDrainTimeout::Abort)), ("ABORT", None)] {
+        assert_eq!(OnDrainTimeout::from_word(word), expected);
     }
 }
 
