@@ -139,6 +139,9 @@ fn an_impure_line_is_found() {
         &[2],
     );
     fires(text::purity, "src/relay/pump.rs", planted, &[]);
+    fires(text::purity, "src/lsn.rs", planted, &[1, 2, 3, 5, 6]);
+    fires(text::purity, "src/pool/gate.rs", planted, &[2, 3, 5, 6]);
+    fires(text::purity, "src/pool/gateway.rs", planted, &[]);
 }
 
 #[test]
@@ -166,8 +169,9 @@ fn only_main_prints() {
 #[test]
 fn every_import_is_named() {
     everywhere(text::no_globs);
-    let planted = "use a::*;\nuse b::{c, d::*};\nlet x = y * z;\n// ::*\nuse a::b;\n";
-    fires(text::no_globs, "src/net.rs", planted, &[1, 2]);
+    let planted = "use a::*;\nuse b::{c, d::*};\nlet x = y * z;\n// ::*\nuse super::*;\n\
+                   #[cfg(test)]\nmod tests { use super::*; use a::prelude::*;\nuse b::*; }\n";
+    fires(text::no_globs, "src/net.rs", planted, &[1, 2, 5, 8]);
 }
 
 #[test]
@@ -180,6 +184,12 @@ fn every_file_states_its_purpose() {
         &[1],
     );
     fires(text::has_purpose, "src/net.rs", "//! Sockets.\n", &[]);
+    fires(
+        text::has_purpose,
+        "src/net_tests.rs",
+        "use super::Net;\n",
+        &[],
+    );
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Source {
     pub(crate) code: String,
     /// `code` with the items under `#[cfg(test)]` blanked out too.
     pub(crate) product: String,
+    /// Unit tests in a file of their own.
+    pub(crate) is_test: bool,
     /// Lines that belong to the product.
     pub(crate) product_lines: usize,
 }
@@ -51,6 +53,7 @@ impl Source {
             product: if is_test { blank(&code) } else { product },
             product_lines: if is_test { 0 } else { lines - test_lines },
             code,
+            is_test,
         }
     }
 
