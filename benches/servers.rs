@@ -281,7 +281,7 @@ pub(crate) fn start(kind: Kind, site: &Site, to: Backends) -> Result<Peer, Strin
             };
             let args = vec![site.write(
                 &format!("{name}.toml"),
-                &pgsluice(site, name, (workers, fake_port), to),
+                &pgsluice(site, name, workers, fake_port, to),
             )];
             (name, pgsluice_binary()?, args, (fake_port, fake_port))
         }
@@ -335,7 +335,7 @@ fn haproxy(ports: (u16, u16), to: Backends) -> String {
     )
 }
 
-fn pgsluice(site: &Site, name: &str, (workers, port): (usize, u16), to: Backends) -> String {
+fn pgsluice(site: &Site, name: &str, workers: usize, port: u16, to: Backends) -> String {
     let users = site.write("userlist.txt", "\"bench\" \"\"\n");
     let state = site.path(&format!("{name}-state"));
     fs::create_dir_all(&state).expect("a state directory");
