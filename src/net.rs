@@ -146,6 +146,14 @@ impl Stream {
         }
     }
 
+    /// User id of the process at the other end of a Unix socket.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => stream.peer_cred().ok().map(|cred| cred.uid()),
+        }
+    }
+
     /// Takes the stream off its runtime.
     pub fn detach(self) -> io::Result<Detached> {
         match self {
@@ -162,22 +170,6 @@ impl Stream {
             Self::Unix(stream) => SockRef::from(stream).peek(&mut byte),
         };
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
-    /// Reads what is there without waiting; `WouldBlock` if nothing is.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
-        }
-    }
-
-    /// Writes what fits without waiting; `WouldBlock` if nothing does.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
-        }
     }
 }
 

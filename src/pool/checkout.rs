@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::auth::server::Password;
+use crate::auth::Verifier;
 use crate::cluster::{Epoch, Fact};
 use crate::config::{DatabaseName, NodeConfig, UserName};
 use crate::relay::{Meter, OrderCell};
@@ -50,7 +50,7 @@ pub struct Request {
     /// What the server must have been started with.
     pub params: StartupParams,
     /// How to log in if a server must be opened.
-    pub password: Option<Password>,
+    pub password: Option<Verifier>,
     /// Where the session takes its orders from.
     pub order: Arc<OrderCell>,
 }
@@ -289,7 +289,7 @@ impl Pool {
         permit: OpenPermit,
     ) -> Result<Option<Lease>, CheckoutError> {
         let node = lead.name.clone();
-        let dial = self.dial_for(request, lead, epoch);
+        let dial = self.dial_for(request, lead);
         let config = self.shared.config();
         let general = &config.general;
         let limit = general.server_connect_timeout;
@@ -312,10 +312,9 @@ impl Pool {
         }
     }
 
-    fn dial_for(&self, request: &Request, lead: Arc<NodeConfig>, epoch: Epoch) -> Dial {
+    fn dial_for(&self, request: &Request, lead: Arc<NodeConfig>) -> Dial {
         Dial {
             node: lead,
-            epoch,
             generation: self.database.generation(),
             dbname: self.database.dbname(),
             user: self.key.user.to_string(),
@@ -378,6 +377,11 @@ impl Pool {
         let pool = Arc::clone(self);
         let booking = Booking { pool, info: Arc::clone(&server.info), fate: Fate::Abrupt };
         Lease { server, meter, booking }
+    }
+
+    /// A client has logged in.
+    pub fn count_login(&self) {
+        self.database.count_login();
     }
 
     pub(super) fn wake(&self) {
@@ -511,14 +515,14 @@ impl Lease {
     /// Gives a server back from a safe point: reset, then idle; or closed, if it is not wanted any
     /// more or does not come out of its reset as it should.
     pub async fn release(self) {
-        let Self { mut server, booking, .. } = self;
+        let Self { mut server, meter, booking } = self;
         booking.turn_to(Use::Reset);
         let config = booking.pool.shared.config();
         let general = &config.general;
-        let wanted = booking.is_wanted(general.server_lifetime);
-        let reset = async {
-            server.reset(&general.server_reset_query, general.cancel_wait_timeout).await
-        };
+        let wanted = booking.is_wanted(general.server_lifetime) && server.info.params.is_reusable();
+        // A server that got nothing from its client is as it was.
+        let query = if meter.read().received == 0 { "" } else { &general.server_reset_query };
+        let reset = async { server.reset(query, general.cancel_wait_timeout).await };
         match if wanted { reset.await.map(|()| true) } else { Ok(false) } {
             Ok(true) => booking.give_back(server),
             Ok(false) => booking.close(server).await,
@@ -544,10 +548,10 @@ impl Lease {
 
     /// Ends a server in the middle of something. Its place in the pool is free only when its
     /// backend is gone or a minute is over; until then it is known as departed.
-    pub async fn bury(self) {
+    pub async fn bury(self, at_boundary: bool) {
         let Self { server, mut booking, .. } = self;
         booking.turn_to(Use::Burial);
-        if server.bury().await {
+        if server.bury(at_boundary).await {
             booking.fate = Fate::Clean;
         }
     }

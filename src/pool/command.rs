@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::auth::server::Password;
+use crate::auth::Verifier;
 use crate::cluster::Epoch;
 use crate::config::{ClusterName, DatabaseName, NodeConfig, NodeName, UserName};
 use crate::relay::{Activity, HoldId, Order, StopReason};
@@ -239,11 +239,10 @@ impl Pools {
         let config = self.config();
         let dial = Dial {
             node: Arc::clone(target),
-            epoch: Epoch::default(),
             generation: pool.database.generation(),
             dbname: pool.database.dbname(),
             user: pool.key.user.to_string(),
-            password: self.password_of(&pool.key.user),
+            password: self.verifier_of(&pool.key.user),
             params,
         };
         let (id, options) = (self.shared().next_id(), self.shared().tcp_options());
@@ -294,8 +293,8 @@ impl Pools {
         }
     }
 
-    pub(super) fn password_of(&self, user: &UserName) -> Option<Password> {
-        self.passwords().password(user.as_str())
+    pub(super) fn verifier_of(&self, user: &UserName) -> Option<Verifier> {
+        self.users().get(user.as_str()).cloned()
     }
 }
 

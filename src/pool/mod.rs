@@ -25,15 +25,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::auth::server::Passwords;
+use crate::auth::UserList;
 use crate::cluster::Reports;
 use crate::config::{ClusterName, Config, DatabaseName, NodeConfig, NodeName, UserName};
 use crate::net::Stream;
-use crate::wire::startup;
+use crate::wire::startup::CancelRequest;
 
 use gate::{ClusterGate, lock};
 use shared::Shared;
@@ -45,7 +45,7 @@ pub struct Pools(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
-    passwords: watch::Receiver<Arc<Passwords>>,
+    users: watch::Receiver<Arc<UserList>>,
     /// Rung whenever a pause, a drain or a WAIT_CLOSE may have come further.
     bell: Arc<watch::Sender<u64>>,
     rooms: Mutex<Rooms>,
@@ -63,13 +63,13 @@ impl Pools {
     /// the one count for clients and servers.
     pub fn new(
         config: watch::Receiver<Arc<Config>>,
-        passwords: watch::Receiver<Arc<Passwords>>,
+        users: watch::Receiver<Arc<UserList>>,
         reports: Reports,
         ids: Arc<AtomicU64>,
     ) -> Self {
         let shared = Arc::new(Shared::new(config, reports, ids));
         let bell = Arc::new(watch::Sender::new(0));
-        let pools = Self(Arc::new(Inner { shared, passwords, bell, rooms: Mutex::default() }));
+        let pools = Self(Arc::new(Inner { shared, users, bell, rooms: Mutex::default() }));
         pools.apply_config();
         pools
     }
@@ -132,7 +132,8 @@ impl Pools {
         let limit = self.config().general.server_connect_timeout;
         let info = Arc::clone(info);
         async move {
-            let packet = startup::encode_cancel(info.pid, &info.secret);
+            let mut packet = BytesMut::new();
+            CancelRequest { pid: info.key.pid, key: info.key.key.clone() }.encode(&mut packet);
             let send = async {
                 let mut stream =
                     Stream::connect(&info.node.host, info.node.port, &options).await?;
@@ -155,8 +156,8 @@ impl Pools {
         self.0.shared.config()
     }
 
-    fn passwords(&self) -> Arc<Passwords> {
-        Arc::clone(&self.0.passwords.borrow())
+    fn users(&self) -> Arc<UserList> {
+        Arc::clone(&self.0.users.borrow())
     }
 
     fn bell(&self) -> &Arc<watch::Sender<u64>> {

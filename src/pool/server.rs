@@ -2,22 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::auth::server::{LoginError, Password, login};
-use crate::cluster::Epoch;
 use crate::config::NodeConfig;
 use crate::net::{Ends, Stream, TcpOptions};
-use crate::wire::message::{self, Backend, MessageBuffer, TransactionStatus};
-use crate::wire::startup;
+use crate::wire::message::{self, BackendKey, RawMessage, TxStatus};
+use crate::wire::{frontend, tag};
 
+/// Terminate has no body.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
 /// A server that will not answer its reset query within this is not worth keeping.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last words of a connection may take to reach a server.
@@ -43,6 +44,11 @@ impl StartupParams {
         self.0.iter()
     }
 
+    /// May another client have the server afterwards? A walsender is one client's own.
+    pub fn is_reusable(&self) -> bool {
+        !self.0.iter().any(|(name, _)| name.as_ref() == b"replication")
+    }
+
     /// `application_name`, for people.
     pub fn application_name(&self) -> String {
         let named = self.0.iter().find(|(name, _)| name.as_ref() == b"application_name");
@@ -57,14 +63,12 @@ pub struct ServerInfo {
     pub id: u64,
     /// The node.
     pub node: Arc<NodeConfig>,
-    /// Decision under which it was opened.
-    pub epoch: Epoch,
     /// RECONNECT's count when it was opened.
     pub generation: u64,
-    /// Backend's process id.
+    /// Backend's process id, as `pg_stat_activity` has it.
     pub pid: i32,
-    /// Backend's cancel key.
-    pub secret: Bytes,
+    /// What a cancel request to the backend needs.
+    pub key: BackendKey,
     /// Both ends of the socket.
     pub ends: Ends,
     /// What it was started with.
@@ -127,8 +131,6 @@ pub struct Server {
     pub parameters: Vec<(Bytes, Bytes)>,
     /// Notices of the login, as they came: for the first client.
     pub notices: Bytes,
-    /// Has a client sent it anything since its login or last reset?
-    pub used: AtomicBool,
 }
 
 /// What a login needs to know.
@@ -136,8 +138,6 @@ pub struct Server {
 pub struct Dial {
     /// Where.
     pub node: Arc<NodeConfig>,
-    /// Under which decision.
-    pub epoch: Epoch,
     /// RECONNECT's count.
     pub generation: u64,
     /// The node's name of the database.
@@ -145,9 +145,20 @@ pub struct Dial {
     /// User.
     pub user: String,
     /// How we prove to be that user.
-    pub password: Option<Password>,
+    pub password: Option<Verifier>,
     /// Everything else of the startup packet.
     pub params: StartupParams,
+}
+
+impl Dial {
+    fn startup(&self) -> Vec<(Bytes, Bytes)> {
+        let own = |name: &'static str, value: &str| {
+            (Bytes::from_static(name.as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+        };
+        let mut params = vec![own("user", &self.user), own("database", &self.dbname)];
+        params.extend(self.params.iter().cloned());
+        params
+    }
 }
 
 /// Why there is no connection.
@@ -203,19 +214,16 @@ impl Server {
         let mut stream = Stream::connect(&dial.node.host, dial.node.port, options)
             .await
             .map_err(|source| DialError::Connect { node: node(), source })?;
-        let packet =
-            startup::encode_startup(&dial.user, &dial.dbname, dial.params.iter());
-        let hello = login(&mut stream, &packet, &dial.user, dial.password.as_ref())
+        let hello = login(&mut stream, &dial.startup(), &dial.user, dial.password.as_ref())
             .await
             .map_err(|source| DialError::Login { node: node(), source })?;
         let info = ServerInfo {
             id,
             ends: stream.ends(),
             node: dial.node,
-            epoch: dial.epoch,
             generation: dial.generation,
-            pid: hello.pid,
-            secret: hello.secret,
+            pid: hello.key.pid.cast_signed(),
+            key: hello.key,
             params: dial.params,
             opened: Instant::now(),
             opened_at: SystemTime::now(),
@@ -228,7 +236,6 @@ impl Server {
             info: Arc::new(info),
             parameters: hello.parameters,
             notices: hello.notices,
-            used: AtomicBool::new(false),
         })
     }
 
@@ -261,49 +268,62 @@ impl Server {
             Some(limit) => timeout(limit, cancels).await.map_err(|_| ResetError::CancelPending)?,
             None => cancels.await,
         }
-        if query.is_empty() || !self.used.load(Ordering::Relaxed) {
+        if query.is_empty() {
             return Ok(());
         }
-        timeout(RESET_TIMEOUT, self.run_reset(query)).await.map_err(|_| ResetError::TimedOut)??;
-        self.used.store(false, Ordering::Relaxed);
-        Ok(())
+        timeout(RESET_TIMEOUT, self.run_reset(query)).await.map_err(|_| ResetError::TimedOut)?
     }
 
     async fn run_reset(&mut self, query: &str) -> Result<(), ResetError> {
-        self.stream.write_all(&message::encode_query(query)).await?;
-        let mut buffer = MessageBuffer::new(RESET_MESSAGE_MAX);
+        let mut buffer = BytesMut::new();
+        frontend::query(query, &mut buffer)?;
+        self.stream.write_all(&buffer).await?;
+        buffer.clear();
         loop {
-            while let Some(answer) = buffer.next().map_err(|_| ResetError::Unexpected('?'))? {
-                match Backend::parse(&answer) {
-                    Backend::ParameterStatus { name, value } => self.set_parameter(name, value),
-                    Backend::CommandComplete | Backend::Notice => {}
-                    Backend::ReadyForQuery(TransactionStatus::Idle) if buffer.is_empty() => {
-                        return Ok(());
-                    }
-                    _ => return Err(ResetError::Unexpected(char::from(answer.tag))),
+            while let Some(answer) = RawMessage::take(&mut buffer, RESET_MESSAGE_MAX)? {
+                if self.take_reset_answer(&answer)? {
+                    // Anything behind the end of the answer was not asked for.
+                    return if buffer.is_empty() { Ok(()) } else { Err(ResetError::Unexpected('?')) };
                 }
             }
-            let mut chunk = [0; 4096];
-            let read = self.stream.read(&mut chunk).await?;
-            if read == 0 {
+            if self.stream.read_buf(&mut buffer).await? == 0 {
                 return Err(ResetError::Closed);
             }
-            buffer.extend(chunk.get(..read).unwrap_or_default());
         }
     }
 
-    /// The server told a parameter's new value.
-    pub fn set_parameter(&mut self, name: Bytes, value: Bytes) {
-        match self.parameters.iter_mut().find(|(known, _)| *known == name) {
+    /// `true`: that was the end of it.
+    fn take_reset_answer(&mut self, answer: &RawMessage) -> Result<bool, ResetError> {
+        let unexpected = Err(ResetError::Unexpected(char::from(answer.tag)));
+        match answer.tag {
+            tag::server::PARAMETER_STATUS => {
+                let (name, value) = message::parse_parameter_status(&answer.body)?;
+                self.set_parameter(&name, &value);
+                Ok(false)
+            }
+            tag::server::COMMAND_COMPLETE | tag::server::NOTICE => Ok(false),
+            tag::server::READY_FOR_QUERY => match message::parse_ready_for_query(&answer.body)? {
+                TxStatus::Idle => Ok(true),
+                TxStatus::InTransaction | TxStatus::Failed => unexpected,
+            },
+            _ => unexpected,
+        }
+    }
+
+    /// The server told a parameter's new value. Copied: the original would keep the whole buffer
+    /// that it came in.
+    fn set_parameter(&mut self, name: &[u8], value: &[u8]) {
+        let value = Bytes::copy_from_slice(value);
+        match self.parameters.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,
-            None => self.parameters.push((name, value)),
+            None => self.parameters.push((Bytes::copy_from_slice(name), value)),
         }
     }
 
     /// Ends a connection that stands at a safe point: Terminate, then close.
     pub async fn close(mut self) {
         let goodbye = async {
-            self.stream.write_all(&startup::TERMINATE).await?;
+            self.stream.write_all(TERMINATE).await?;
             self.stream.shutdown().await
         };
         // A server that is gone already needs no goodbye.
@@ -311,9 +331,13 @@ impl Server {
     }
 
     /// Ends a connection in the middle of something: hangs up, then reads until the backend has
-    /// ended, for at most a minute. `true`: the backend is gone.
-    pub async fn bury(mut self) -> bool {
+    /// ended, for at most a minute. `true`: the backend is gone. `at_boundary`: what was sent to it
+    /// ends where a message ends, so that it will understand a Terminate.
+    pub async fn bury(mut self, at_boundary: bool) -> bool {
         let wait = async {
+            if at_boundary {
+                self.stream.write_all(TERMINATE).await?;
+            }
             self.stream.shutdown().await?;
             let mut chunk = vec![0; 65_536];
             while self.stream.read(&mut chunk).await? > 0 {}
@@ -329,6 +353,9 @@ pub enum ResetError {
     /// Reading or writing failed.
     #[error("connection failed during reset")]
     Io(#[from] io::Error),
+    /// An answer is longer or shorter than it can be.
+    #[error("malformed answer to the reset query")]
+    Malformed(#[from] message::MessageError),
     /// End of file.
     #[error("server closed the connection during reset")]
     Closed,

@@ -19,6 +19,8 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+
 use crate::net::Stream;
 use crate::wire::frame::{Frame, FrameError};
 use crate::wire::message::TxStatus;
@@ -131,13 +133,13 @@ pub struct RelayEnd {
     pub in_flight: InFlight,
 }
 
-/// Relays until one side ends or an order says so.
+/// Relays until one side ends or an order says so. `received` is what the client sent before.
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that one side has not taken would be lost. Use the order.
 pub async fn relay(
-    client: &mut Stream,
-    server: &mut Stream,
+    (client, server): (&mut Stream, &mut Stream),
+    received: Bytes,
     order: &OrderCell,
     meter: &Meter,
     scratch: &Scratch,
@@ -147,7 +149,7 @@ pub async fn relay(
         server,
         order,
         meter,
-        up: Pump::default(),
+        up: Pump::with_received(received),
         down: Pump::default(),
         view: View::default(),
         client_side: ClientSide::Flowing,
@@ -297,6 +299,19 @@ impl Relay<'_> {
             client_at_boundary,
             told: client_at_boundary && self.view.last_tag == tag::server::ERROR,
             in_flight: self.view.txn.in_flight(),
+        }
+    }
+}
+
+impl RelayEnd {
+    /// The relay never began: the server has not been sent anything.
+    pub fn before_start(cause: Cause) -> Self {
+        Self {
+            cause,
+            server: Leftover::Safe,
+            client_at_boundary: false,
+            told: false,
+            in_flight: InFlight::Nothing,
         }
     }
 }

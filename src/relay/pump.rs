@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
@@ -43,12 +44,19 @@ pub(super) struct Pump {
     /// A header that has only begun; it goes in front of the next bytes.
     carry: [u8; MAX_LEFT_OVER],
     carried: usize,
+    /// Bytes that came before the relay began; they go first.
+    received: Bytes,
     /// What the sink has not taken yet. Nothing is read while there is any.
     stuck: Vec<u8>,
     stuck_from: usize,
 }
 
 impl Pump {
+    /// A direction from which some bytes have come already.
+    pub(super) fn with_received(received: Bytes) -> Self {
+        Self { received, ..Self::default() }
+    }
+
     /// Does everything that was read end where a message ends, and is it written?
     pub(super) fn at_boundary(&self) -> bool {
         self.is_written() && self.carried == 0 && self.scanner.at_boundary()
@@ -111,13 +119,20 @@ impl Pump {
     }
 
     fn poll_fill(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         scratch: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let (head, free) = scratch.split_at_mut(self.carried);
         head.copy_from_slice(self.carry.get(..self.carried).unwrap_or_default());
+        if !self.received.is_empty() {
+            let early = self.received.len().min(free.len());
+            if let Some(free) = free.get_mut(..early) {
+                self.received.copy_to_slice(free);
+            }
+            return Poll::Ready(Ok(early));
+        }
         let mut buffer = ReadBuf::new(free);
         ready!(Pin::new(source).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
