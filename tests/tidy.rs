@@ -293,6 +293,20 @@ fn a_broken_link_is_found() {
 }
 
 #[test]
+fn every_file_is_on_the_map() {
+    let map = std::fs::read_to_string(root().join("docs/architecture.md")).expect("the map");
+    let product = |source: &&Source| !source.is_test;
+    let all = sources("src");
+    let missing = all
+        .iter()
+        .filter(product)
+        .filter_map(|s| prose::on_the_map(&s.path, &map));
+    none(&missing.collect::<Vec<_>>());
+    assert!(prose::on_the_map("src/pool/gone.rs", "| `src/pool/gate.rs` | x |").is_some());
+    assert!(prose::on_the_map("src/pool/gate.rs", "| `src/pool/gate.rs` | x |").is_none());
+}
+
+#[test]
 fn decisions_are_numbered_without_holes() {
     let names = |all: Vec<(String, String)>| -> Vec<String> {
         let last = |path: String| path.rsplit('/').next().map(str::to_owned);

@@ -27,6 +27,16 @@ pub(crate) fn links(file: &str, text: &str, exists: impl Fn(&str) -> bool) -> Ve
     found
 }
 
+/// Every file of the product is on the map of the architecture.
+pub(crate) fn on_the_map(path: &str, map: &str) -> Option<Violation> {
+    let missing = !map.contains(&format!("`{path}`"));
+    missing.then(|| Violation {
+        file: path.to_owned(),
+        line: 0,
+        what: "give it a line in docs/architecture.md".to_owned(),
+    })
+}
+
 /// Decisions are `NNNN-words-like-this.md`, from 0001, without holes and without twins.
 pub(crate) fn decisions(names: &[String]) -> Vec<Violation> {
     let mut found = Vec::new();
