@@ -40,7 +40,11 @@ impl Bounce {
         let port = listener.local_addr().expect("address").port();
         let weather = Arc::new(watch::Sender::new(Weather::Clear));
         let acceptor = tokio::spawn(accept(listener, target, Arc::clone(&weather)));
-        Self { port, weather, acceptor }
+        Self {
+            port,
+            weather,
+            acceptor,
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -62,7 +66,9 @@ impl Drop for Bounce {
 async fn accept(listener: TcpListener, target: u16, weather: Arc<watch::Sender<Weather>>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else { return };
+        let Ok((client, _)) = listener.accept().await else {
+            return;
+        };
         connections.spawn(relay(client, target, weather.subscribe()));
         while connections.try_join_next().is_some() {}
     }
@@ -70,7 +76,9 @@ async fn accept(listener: TcpListener, target: u16, weather: Arc<watch::Sender<W
 
 async fn relay(client: TcpStream, target: u16, weather: watch::Receiver<Weather>) {
     let address = SocketAddr::from(([127, 0, 0, 1], target));
-    let Ok(server) = TcpStream::connect(address).await else { return };
+    let Ok(server) = TcpStream::connect(address).await else {
+        return;
+    };
     for stream in [&client, &server] {
         let _ = stream.set_nodelay(true);
     }

@@ -8,6 +8,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "each crate that includes the harness uses a part of it"
 )]
 #![allow(
@@ -23,6 +24,7 @@ pub mod node;
 pub mod pair;
 pub mod proxy;
 pub mod raw;
+pub mod template;
 pub mod workspace;
 
 use std::future::Future;
@@ -46,7 +48,10 @@ where
         if let Ok(true) = tokio::time::timeout_at(deadline, condition()).await {
             return;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        assert!(
+            Instant::now() < deadline,
+            "waited {PATIENCE:?} in vain until {what}"
+        );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
     }

@@ -9,28 +9,41 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
-use super::workspace::{
-    Workspace, as_server_account, children, free_port, give_to_server_account, is_root, random, run,
-    signal,
-};
+use super::template;
+use super::workspace::{Workspace, as_server_account, block, children, free_port, run, signal};
 
 /// The database that clients use.
 pub const DATABASE: &str = "app";
 /// Role of the monitor and of the gate: `pg_monitor` and what [`super::pair`] grants.
-pub const MONITOR: Login = Login { user: "pgsluice", password: "monitor-secret" };
+pub const MONITOR: Login = Login {
+    user: "pgsluice",
+    password: "monitor-secret",
+};
 /// Application role with a SCRAM-SHA-256 secret.
-pub const APP: Login = Login { user: "app", password: "app-secret" };
+pub const APP: Login = Login {
+    user: "app",
+    password: "app-secret",
+};
 /// Application role with an MD5 secret.
-pub const APP_MD5: Login = Login { user: "app_md5", password: "md5-secret" };
+pub const APP_MD5: Login = Login {
+    user: "app_md5",
+    password: "md5-secret",
+};
 /// Application role that is asked for its password in clear.
-pub const APP_PLAIN: Login = Login { user: "app_plain", password: "plain-secret" };
+pub const APP_PLAIN: Login = Login {
+    user: "app_plain",
+    password: "plain-secret",
+};
 /// Application role that nobody asks for anything.
-pub const APP_TRUST: Login = Login { user: "app_trust", password: "" };
+pub const APP_TRUST: Login = Login {
+    user: "app_trust",
+    password: "",
+};
 /// Superuser of the tests.
-pub const SUPERUSER: Login = Login { user: "postgres", password: "" };
-
-/// Changes when the templates must be made anew.
-const TEMPLATE_VERSION: u32 = 1;
+pub const SUPERUSER: Login = Login {
+    user: "postgres",
+    password: "",
+};
 
 /// A role and its password (empty: none).
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +77,13 @@ pub struct NodeSpec {
 
 impl NodeSpec {
     pub fn new(name: &'static str, release: Release) -> Self {
-        Self { name, release, pglogical: false, fsync: false, settings: String::new() }
+        Self {
+            name,
+            release,
+            pglogical: false,
+            fsync: false,
+            settings: String::new(),
+        }
     }
 }
 
@@ -84,7 +103,7 @@ pub struct Node {
 impl Node {
     /// A started server with the roles above and the empty database [`DATABASE`].
     pub async fn create(workspace: &Arc<Workspace>, spec: NodeSpec) -> Self {
-        let template = template(&spec, workspace);
+        let template = template::template(&spec, workspace);
         let directory = workspace.directory(spec.name);
         run(Command::new("cp")
             .args(["-a", "--reflink=auto"])
@@ -107,11 +126,28 @@ impl Node {
         let directory = workspace.directory(spec.name);
         let dsn = format!("{} application_name={}", primary.dsn("postgres"), spec.name);
         run(as_server_account(&bin(spec.release, "pg_basebackup"))
-            .args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf"])
-            .args(["--no-sync", "--create-slot", "--slot", slot, "--dbname", &dsn])
+            .args([
+                "--checkpoint=fast",
+                "--wal-method=stream",
+                "--write-recovery-conf",
+            ])
+            .args([
+                "--no-sync",
+                "--create-slot",
+                "--slot",
+                slot,
+                "--dbname",
+                &dsn,
+            ])
             .arg("--pgdata")
             .arg(directory.join("data")));
-        let mut node = Self { spec, port: free_port(), directory, postmaster: None, workspace };
+        let mut node = Self {
+            spec,
+            port: free_port(),
+            directory,
+            postmaster: None,
+            workspace,
+        };
         node.start().await;
         node
     }
@@ -136,7 +172,10 @@ impl Node {
 
     /// Key-value connection string of the superuser over TCP.
     pub fn dsn(&self, dbname: &str) -> String {
-        format!("host=127.0.0.1 port={} user={} dbname={dbname}", self.port, SUPERUSER.user)
+        format!(
+            "host=127.0.0.1 port={} user={} dbname={dbname}",
+            self.port, SUPERUSER.user
+        )
     }
 
     /// Process id of the postmaster. Panics when it is not running.
@@ -176,7 +215,9 @@ impl Node {
 
     /// The machine is gone: every process at once, no word to anybody.
     pub fn kill9(&mut self) {
-        let Some(mut postmaster) = self.postmaster.take() else { return };
+        let Some(mut postmaster) = self.postmaster.take() else {
+            return;
+        };
         let pid = postmaster.id();
         // Frozen first, so that it starts no more children while they are listed.
         signal(&[pid], "STOP");
@@ -186,10 +227,12 @@ impl Node {
         let _ = postmaster.wait();
         // A restart would find shared memory in use while a child is not quite gone.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while pids.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists())
+        while pids
+            .iter()
+            .any(|pid| Path::new(&format!("/proc/{pid}")).exists())
             && Instant::now() < deadline
         {
-            std::thread::sleep(Duration::from_millis(5));
+            block(Duration::from_millis(5));
         }
     }
 
@@ -214,12 +257,16 @@ impl Node {
 
     /// A superuser's connection.
     pub async fn connect(&self, dbname: &str) -> Client {
-        self.connect_as(SUPERUSER, dbname).await.expect("superuser's connection")
+        self.connect_as(SUPERUSER, dbname)
+            .await
+            .expect("superuser's connection")
     }
 
     /// A connection of `login`, past any pooler.
     pub async fn connect_as(&self, login: Login, dbname: &str) -> Result<Client, Error> {
-        connect(self.port, login, dbname).await.map(|(client, _)| client)
+        connect(self.port, login, dbname)
+            .await
+            .map(|(client, _)| client)
     }
 
     /// Runs `sql` (one or more statements) in [`DATABASE`] as the superuser.
@@ -232,12 +279,19 @@ impl Node {
 
     /// First column of the first row of [`query`](Self::query).
     pub async fn scalar(&self, sql: &str) -> Option<String> {
-        self.query(sql).await.into_iter().next()?.into_iter().next()?
+        self.query(sql)
+            .await
+            .into_iter()
+            .next()?
+            .into_iter()
+            .next()?
     }
 
     /// Is a query with a boolean answer true? An error or no row is false: for `eventually`.
     pub async fn holds(&self, sql: &str) -> bool {
-        let Ok(client) = self.connect_as(SUPERUSER, DATABASE).await else { return false };
+        let Ok(client) = self.connect_as(SUPERUSER, DATABASE).await else {
+            return false;
+        };
         let rows = simple(&client, sql).await.unwrap_or_default();
         rows.first().and_then(|row| row.first()?.as_deref()) == Some("t")
     }
@@ -245,14 +299,22 @@ impl Node {
     /// Writes a setting and reloads the server.
     pub async fn set(&self, name: &str, value: &str) {
         let client = self.connect("postgres").await;
-        simple(&client, &format!("ALTER SYSTEM SET {name} = {value}")).await.expect("ALTER SYSTEM");
-        simple(&client, "SELECT pg_reload_conf()").await.expect("reload");
+        simple(&client, &format!("ALTER SYSTEM SET {name} = {value}"))
+            .await
+            .expect("ALTER SYSTEM");
+        simple(&client, "SELECT pg_reload_conf()")
+            .await
+            .expect("reload");
     }
 
     fn spawn(&mut self) {
         let data = self.directory.join("data");
         fs::write(data.join("harness.conf"), self.configuration()).expect("harness.conf");
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("log");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("log");
         let child = as_server_account(&bin(self.spec.release, "postgres"))
             .arg("-D")
             .arg(&data)
@@ -277,13 +339,22 @@ impl Node {
                 self.postmaster = None;
                 return false;
             }
-            assert!(Instant::now() < deadline, "{} does not answer", self.spec.name);
+            assert!(
+                Instant::now() < deadline,
+                "{} does not answer",
+                self.spec.name
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     fn configuration(&self) -> String {
-        let Self { spec, port, directory, .. } = self;
+        let Self {
+            spec,
+            port,
+            directory,
+            ..
+        } = self;
         let on_off = |on| if on { "on" } else { "off" };
         let mut text = format!(
             "listen_addresses = '127.0.0.1'\n\
@@ -316,8 +387,12 @@ impl Node {
             );
             // Minor releases of late 2026 load no other output plugin than those listed here, and
             // pglogical then retries for ever without a word to the operator.
-            let known = run(as_server_account(&bin(spec.release, "postgres")).arg("--describe-config"));
-            if known.lines().any(|line| line.starts_with("output_plugin_libraries\t")) {
+            let known =
+                run(as_server_account(&bin(spec.release, "postgres")).arg("--describe-config"));
+            if known
+                .lines()
+                .any(|line| line.starts_with("output_plugin_libraries\t"))
+            {
                 text.push_str(
                     "output_plugin_libraries = 'pgoutput, test_decoding, pglogical_output'\n",
                 );
@@ -327,7 +402,9 @@ impl Node {
     }
 
     fn end(&mut self, name: &str) {
-        let Some(mut postmaster) = self.postmaster.take() else { return };
+        let Some(mut postmaster) = self.postmaster.take() else {
+            return;
+        };
         let pid = postmaster.id();
         signal(&children(pid), "CONT");
         signal(&[pid], name);
@@ -339,7 +416,7 @@ impl Node {
                 self.postmaster = Some(postmaster);
                 return self.kill9();
             }
-            std::thread::sleep(Duration::from_millis(5));
+            block(Duration::from_millis(5));
         }
     }
 }
@@ -376,9 +453,11 @@ pub async fn simple(client: &Client, sql: &str) -> Result<Rows, Error> {
     Ok(messages
         .iter()
         .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
-            }
+            SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|i| row.get(i).map(str::to_owned))
+                    .collect(),
+            ),
             _ => None,
         })
         .collect())
@@ -387,12 +466,18 @@ pub async fn simple(client: &Client, sql: &str) -> Result<Rows, Error> {
 /// Path of one of PostgreSQL's programs.
 pub fn bin(release: Release, program: &str) -> PathBuf {
     let directory = match release {
-        Release::Pg15 => std::env::var_os("PG15_BIN")
-            .map_or_else(|| PathBuf::from("/usr/lib/postgresql/15/bin"), PathBuf::from),
+        Release::Pg15 => std::env::var_os("PG15_BIN").map_or_else(
+            || PathBuf::from("/usr/lib/postgresql/15/bin"),
+            PathBuf::from,
+        ),
         Release::Pg17 => project().join(".dev/pg17/bin"),
     };
     let path = directory.join(program);
-    assert!(path.exists(), "{} is missing: run scripts/setup.sh test", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/setup.sh test",
+        path.display()
+    );
     path
 }
 
@@ -400,97 +485,3 @@ pub fn bin(release: Release, program: &str) -> PathBuf {
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
-
-/// A data directory after initdb, made once per release and node name and then copied: initdb
-/// takes seconds. One per name, since two copies would share their system identifier, and that is
-/// how a pooler tells two nodes from one.
-fn template(spec: &NodeSpec, workspace: &Arc<Workspace>) -> PathBuf {
-    let version = run(as_server_account(&bin(spec.release, "postgres")).arg("--version"));
-    let number = version.split_whitespace().nth(2).expect("version");
-    let account = if is_root() { "root" } else { "user" };
-    let name = format!("{number}-{}-{account}-{TEMPLATE_VERSION}", spec.name);
-    let store = project().join(".dev/templates");
-    let finished = store.join(&name);
-    if finished.exists() {
-        return finished;
-    }
-    let made = initdb(spec, workspace);
-    fs::create_dir_all(&store).expect("mkdir .dev/templates");
-    let copy = store.join(format!("{name}.{:016x}", random()));
-    run(Command::new("cp").arg("-a").arg(&made).arg(&copy));
-    // Another test may have been faster: its copy is as good as ours.
-    if fs::rename(&copy, &finished).is_err() {
-        let _ = fs::remove_dir_all(&copy);
-    }
-    finished
-}
-
-fn initdb(spec: &NodeSpec, workspace: &Arc<Workspace>) -> PathBuf {
-    let data = workspace.directory(&format!("{}-initdb", spec.name)).join("template");
-    run(as_server_account(&bin(spec.release, "initdb"))
-        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"])
-        .args(["--no-sync", "--data-checksums", "--pgdata"])
-        .arg(&data));
-    let mut conf = fs::read_to_string(data.join("postgresql.conf")).expect("postgresql.conf");
-    conf.push_str("\ninclude_if_exists 'harness.conf'\n");
-    fs::write(data.join("postgresql.conf"), conf).expect("postgresql.conf");
-    fs::write(data.join("pg_hba.conf"), HBA).expect("pg_hba.conf");
-    let statements = data.join("roles.sql");
-    fs::write(&statements, roles()).expect("roles.sql");
-    give_to_server_account(&statements);
-    // The single-user server takes one statement a line and exits 0 whatever became of them.
-    let output = run(Command::new("sh")
-        .args(["-c", r#"input=$1; shift; exec "$@" <"$input" 2>&1"#, "sh"])
-        .arg(&statements)
-        .args(argv(&as_server_account(&bin(spec.release, "postgres"))))
-        .args(["--single", "-D"])
-        .arg(&data)
-        .arg("postgres"));
-    assert!(!output.contains("ERROR"), "roles: {output}");
-    fs::remove_file(statements).expect("roles.sql");
-    data
-}
-
-/// Program and arguments of a command.
-fn argv(command: &Command) -> Vec<std::ffi::OsString> {
-    std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(std::ffi::OsStr::to_owned)
-        .collect()
-}
-
-fn roles() -> String {
-    format!(
-        "CREATE ROLE {monitor} LOGIN PASSWORD '{monitor_password}'\n\
-         GRANT pg_monitor TO {monitor}\n\
-         CREATE ROLE {app} LOGIN PASSWORD '{app_password}'\n\
-         CREATE ROLE {plain} LOGIN PASSWORD '{plain_password}'\n\
-         CREATE ROLE {trust} LOGIN\n\
-         SET password_encryption = 'md5'\n\
-         CREATE ROLE {md5} LOGIN PASSWORD '{md5_password}'\n\
-         CREATE DATABASE {DATABASE}\n",
-        monitor = MONITOR.user,
-        monitor_password = MONITOR.password,
-        app = APP.user,
-        app_password = APP.password,
-        plain = APP_PLAIN.user,
-        plain_password = APP_PLAIN.password,
-        trust = APP_TRUST.user,
-        md5 = APP_MD5.user,
-        md5_password = APP_MD5.password,
-    )
-}
-
-/// Each role is asked what its name says, on TCP and on the Unix socket alike.
-const HBA: &str = "\
-local all,replication postgres                trust
-host  all,replication postgres   127.0.0.1/32 trust
-local all             app_trust               trust
-host  all             app_trust  127.0.0.1/32 trust
-local all             app_md5                 md5
-host  all             app_md5    127.0.0.1/32 md5
-local all             app_plain               password
-host  all             app_plain  127.0.0.1/32 password
-local all             all                     scram-sha-256
-host  all             all        127.0.0.1/32 scram-sha-256
-";

@@ -66,7 +66,11 @@ impl Pair {
     pub async fn start(kind: Kind, spec: PairSpec) -> Self {
         let workspace = Workspace::create();
         let node_spec = |name| NodeSpec {
-            release: if kind == Kind::Native { Release::Pg17 } else { Release::Pg15 },
+            release: if kind == Kind::Native {
+                Release::Pg17
+            } else {
+                Release::Pg15
+            },
             pglogical: kind == Kind::Pglogical,
             fsync: spec.fsync,
             settings: spec.settings.clone(),
@@ -77,14 +81,24 @@ impl Pair {
             let n1 = Node::create(&workspace, node_spec("n1")).await;
             n1.query(&schema).await;
             let n2 = Node::standby_of(&n1, node_spec("n2"), "n2").await;
-            Self { n1, n2, kind, workspace }
+            Self {
+                n1,
+                n2,
+                kind,
+                workspace,
+            }
         } else {
             let (n1, n2) = tokio::join!(
                 Node::create(&workspace, node_spec("n1")),
                 Node::create(&workspace, node_spec("n2"))
             );
             tokio::join!(n1.query(&schema), n2.query(&schema));
-            let pair = Self { n1, n2, kind, workspace };
+            let pair = Self {
+                n1,
+                n2,
+                kind,
+                workspace,
+            };
             pair.subscribe().await;
             pair
         };
@@ -99,12 +113,19 @@ impl Pair {
 
     /// The node of that name.
     pub fn node(&self, name: &str) -> &Node {
-        self.nodes().into_iter().find(|node| node.name() == name).expect("n1 or n2")
+        self.nodes()
+            .into_iter()
+            .find(|node| node.name() == name)
+            .expect("n1 or n2")
     }
 
     /// The node of that name, to stop and to start it.
     pub fn node_mut(&mut self, name: &str) -> &mut Node {
-        if self.n1.name() == name { &mut self.n1 } else { &mut self.n2 }
+        if self.n1.name() == name {
+            &mut self.n1
+        } else {
+            &mut self.n2
+        }
     }
 
     /// Waits until each node has everything that the other had committed before the call: changes
@@ -113,7 +134,10 @@ impl Pair {
         match self.kind {
             Kind::Physical => self.follow(&self.n1, &self.n2).await,
             Kind::Native | Kind::Pglogical => {
-                tokio::join!(self.follow(&self.n1, &self.n2), self.follow(&self.n2, &self.n1));
+                tokio::join!(
+                    self.follow(&self.n1, &self.n2),
+                    self.follow(&self.n2, &self.n1)
+                );
             }
         }
     }
@@ -121,11 +145,16 @@ impl Pair {
     async fn follow(&self, from: &Node, to: &Node) {
         let name = from.name();
         let n = from
-            .scalar(&format!("UPDATE harness_sync SET n = n + 1 WHERE node = '{name}' RETURNING n"))
+            .scalar(&format!(
+                "UPDATE harness_sync SET n = n + 1 WHERE node = '{name}' RETURNING n"
+            ))
             .await
             .expect("a row per node");
         let arrived = format!("SELECT n >= {n} FROM harness_sync WHERE node = '{name}'");
-        eventually(&format!("{} has what {name} has", to.name()), || to.holds(&arrived)).await;
+        eventually(&format!("{} has what {name} has", to.name()), || {
+            to.holds(&arrived)
+        })
+        .await;
     }
 
     async fn subscribe(&self) {
@@ -170,6 +199,12 @@ impl Pair {
                         dsn = from.dsn(DATABASE),
                     ))
                     .await;
+                }
+                // The slot is made in the background, and nothing before it is replicated.
+                let ready = "SELECT bool_and(status = 'replicating') \
+                             FROM pglogical.show_subscription_status()";
+                for node in self.nodes() {
+                    eventually("pglogical replicates", || node.holds(ready)).await;
                 }
             }
         }

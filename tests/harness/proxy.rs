@@ -18,9 +18,15 @@ use super::pair::{Kind, Pair};
 use super::workspace::{Workspace, free_port, signal};
 
 /// Administrator of the console.
-pub const ADMIN: Login = Login { user: "admin", password: "admin-secret" };
+pub const ADMIN: Login = Login {
+    user: "admin",
+    password: "admin-secret",
+};
 /// May only SHOW.
-pub const STATS: Login = Login { user: "stats", password: "stats-secret" };
+pub const STATS: Login = Login {
+    user: "stats",
+    password: "stats-secret",
+};
 /// Name of the cluster in the generated configuration.
 pub const CLUSTER: &str = "main";
 /// The admin database.
@@ -119,13 +125,17 @@ impl Proxy {
 
     /// A client's connection through it.
     pub async fn connect_as(&self, login: Login) -> Result<Client, Error> {
-        connect(self.port, login, DATABASE).await.map(|(client, _)| client)
+        connect(self.port, login, DATABASE)
+            .await
+            .map(|(client, _)| client)
     }
 
     /// Waits until a client is served.
     pub async fn serving(&self) {
         eventually("a client is served", async || {
-            let Ok(client) = self.connect_as(APP).await else { return false };
+            let Ok(client) = self.connect_as(APP).await else {
+                return false;
+            };
             simple(&client, "SELECT 1").await.is_ok()
         })
         .await;
@@ -144,7 +154,9 @@ impl Proxy {
     /// Name of the lead, as the console shows it.
     pub async fn lead(&self) -> Option<String> {
         let rows = self.admin("SHOW CLUSTERS").await.ok()?;
-        rows.into_iter().find(|row| row.values().any(|v| v == CLUSTER))?.remove("lead")
+        rows.into_iter()
+            .find(|row| row.values().any(|v| v == CLUSTER))?
+            .remove("lead")
     }
 
     pub fn pid(&self) -> u32 {
@@ -173,7 +185,9 @@ impl Proxy {
     }
 
     pub fn kill9(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
         let _ = process.kill();
         let _ = process.wait();
     }
@@ -201,7 +215,11 @@ impl Proxy {
                 self.process = None;
                 panic!("pgsluice ended at once, {status}:\n{}", self.log());
             }
-            assert!(Instant::now() < deadline, "the console does not answer:\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "the console does not answer:\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -214,7 +232,9 @@ impl Drop for Proxy {
             let log = self.log();
             let skip = log.lines().count().saturating_sub(40);
             eprintln!("end of the log of pgsluice:");
-            log.lines().skip(skip).for_each(|line| eprintln!("  {line}"));
+            log.lines()
+                .skip(skip)
+                .for_each(|line| eprintln!("  {line}"));
         }
     }
 }
@@ -228,7 +248,10 @@ pub async fn named_rows(client: &Client, sql: &str) -> Result<Vec<NamedRow>, Err
                 .iter()
                 .enumerate()
                 .map(|(i, column)| {
-                    (column.name().to_owned(), row.get(i).unwrap_or_default().to_owned())
+                    (
+                        column.name().to_owned(),
+                        row.get(i).unwrap_or_default().to_owned(),
+                    )
                 })
                 .collect(),
         ),
@@ -293,8 +316,7 @@ fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
 }
 
 fn userlist() -> String {
-    [ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST]
-        .iter()
-        .map(|login| format!("\"{}\" \"{}\"\n", login.user, login.password))
-        .collect()
+    let logins = [ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST];
+    let line = |login: Login| format!("\"{}\" \"{}\"\n", login.user, login.password);
+    logins.map(line).concat()
 }

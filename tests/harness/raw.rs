@@ -22,7 +22,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// The field of an ErrorResponse or NoticeResponse, e.g. `b'C'` for the SQLSTATE.
+    /// The field of an `ErrorResponse` or `NoticeResponse`, e.g. `b'C'` for the SQLSTATE.
     pub fn field(&self, code: u8) -> Option<String> {
         self.body
             .split(|byte| *byte == 0)
@@ -44,7 +44,11 @@ impl Message {
 
 /// Messages as text, e.g. `1 2 D C ZI` or `E:22012 ZI`.
 pub fn trace(messages: &[Message]) -> String {
-    messages.iter().map(Message::short).collect::<Vec<_>>().join(" ")
+    messages
+        .iter()
+        .map(Message::short)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A connection over TCP.
@@ -56,7 +60,9 @@ pub struct RawConn {
 impl RawConn {
     /// Connected, nothing sent.
     pub async fn open(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connect");
+        let stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .expect("connect");
         stream.set_nodelay(true).expect("nodelay");
         Self { stream }
     }
@@ -112,7 +118,9 @@ impl RawConn {
             self.stream.read_exact(&mut body).await.ok()?;
             Some(Message { tag: head[0], body })
         };
-        tokio::time::timeout(super::PATIENCE, read).await.expect("a message in time")
+        tokio::time::timeout(super::PATIENCE, read)
+            .await
+            .expect("a message in time")
     }
 
     /// Messages up to and with the `count`th ReadyForQuery, or the end of the connection.
@@ -120,7 +128,9 @@ impl RawConn {
         let mut messages = Vec::new();
         let mut ready = 0;
         while ready < count {
-            let Some(message) = self.read().await else { break };
+            let Some(message) = self.read().await else {
+                break;
+            };
             ready += usize::from(message.tag == b'Z');
             messages.push(message);
         }
@@ -135,7 +145,9 @@ impl RawConn {
     /// Is there nothing to read for that long? Only to show that something held is still held.
     pub async fn is_silent(&mut self, time: Duration) -> bool {
         let mut byte = [0];
-        tokio::time::timeout(time, self.stream.peek(&mut byte)).await.is_err()
+        tokio::time::timeout(time, self.stream.peek(&mut byte))
+            .await
+            .is_err()
     }
 
     /// Simple query; the trace of its answer.
@@ -149,12 +161,7 @@ impl RawConn {
         self.stream.shutdown().await.expect("shutdown");
     }
 
-    async fn authenticate(
-        &mut self,
-        body: &[u8],
-        login: Login,
-        scram: &mut Option<ScramSha256>,
-    ) {
+    async fn authenticate(&mut self, body: &[u8], login: Login, scram: &mut Option<ScramSha256>) {
         let mut bytes = BytesMut::new();
         let password = login.password.as_bytes();
         match (body.get(3), body.get(4..)) {
@@ -176,7 +183,11 @@ impl RawConn {
                 frontend::sasl_response(scram.message(), &mut bytes).expect("sasl");
             }
             (Some(12), Some(proof)) => {
-                scram.as_mut().expect("SASL").finish(proof).expect("server's proof");
+                scram
+                    .as_mut()
+                    .expect("SASL")
+                    .finish(proof)
+                    .expect("server's proof");
             }
             _ => {}
         }
@@ -204,7 +215,15 @@ pub fn bind(portal: &str, statement: &str, parameters: &[&str]) -> Vec<u8> {
             Ok(postgres_protocol::IsNull::No)
         };
         let none = std::iter::empty::<i16>();
-        match frontend::bind(portal, statement, none.clone(), parameters, write, none, bytes) {
+        match frontend::bind(
+            portal,
+            statement,
+            none.clone(),
+            parameters,
+            write,
+            none,
+            bytes,
+        ) {
             Ok(()) => Ok(()),
             Err(_) => Err(std::io::Error::other("bind")),
         }

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The system account that PostgreSQL runs under when the tests run as root.
 const SERVER_ACCOUNT: &str = "postgres";
@@ -64,7 +65,11 @@ impl Workspace {
             .spawn()
             .expect("sh");
         let word = watchdog.stdin.take();
-        Arc::new(Self { root, watchdog, word })
+        Arc::new(Self {
+            root,
+            watchdog,
+            word,
+        })
     }
 
     /// Where it is.
@@ -82,8 +87,10 @@ impl Workspace {
 
     /// Tells the watchdog of a process whose command line names this directory.
     pub fn watch(&self, pid: u32) {
-        let mut pids =
-            fs::OpenOptions::new().append(true).open(self.root.join("pids")).expect("pids");
+        let mut pids = fs::OpenOptions::new()
+            .append(true)
+            .open(self.root.join("pids"))
+            .expect("pids");
         writeln!(pids, "{pid}").expect("pids");
     }
 }
@@ -120,7 +127,11 @@ pub fn as_server_account(program: &Path) -> Command {
     } else {
         Command::new(program)
     };
-    command.current_dir("/").env("LC_ALL", "C").env_remove("PGHOST").process_group(0);
+    command
+        .current_dir("/")
+        .env("LC_ALL", "C")
+        .env_remove("PGHOST")
+        .process_group(0);
     command
 }
 
@@ -164,10 +175,16 @@ pub fn signal(pids: &[u32], name: &str) {
 pub fn children(parent: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
         // pid (name) state ppid ...; the name may hold anything, also a parenthesis.
         let after_name = stat.rsplit(')').next().unwrap_or_default();
         if after_name.split_whitespace().nth(1) == Some(&parent.to_string()) {
@@ -175,6 +192,12 @@ pub fn children(parent: u32) -> Vec<u32> {
         }
     }
     found
+}
+
+/// Pause where no task can be awaited, as in `Drop`.
+#[allow(clippy::disallowed_methods, reason = "no session is on this thread")]
+pub fn block(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// A port that nobody listens on. Below the ephemeral range, so that no outgoing connection takes

@@ -17,8 +17,18 @@ struct Hand {
 
 impl Hand {
     async fn start(kind: Kind) -> Self {
-        let pair = Pair::start(kind, PairSpec { schema: schema(), ..PairSpec::default() }).await;
-        let mut hand = Self { pair, work: Work::default() };
+        let pair = Pair::start(
+            kind,
+            PairSpec {
+                schema: schema(),
+                ..PairSpec::default()
+            },
+        )
+        .await;
+        let mut hand = Self {
+            pair,
+            work: Work::default(),
+        };
         hand.write("n1", 1, 0).await;
         hand.write("n1", 2, 0).await;
         hand.pair.catch_up().await;
@@ -102,13 +112,23 @@ async fn a_write_that_ran_twice_is_a_duplicate() {
 #[tokio::test]
 async fn an_overwritten_increment_is_a_lost_update() {
     let mut hand = Hand::start(Kind::Native).await;
-    hand.node("n2").query("UPDATE counters SET n = n - 1 WHERE key = 0").await;
+    hand.node("n2")
+        .query("UPDATE counters SET n = n - 1 WHERE key = 0")
+        .await;
     hand.write("n2", 4, 0).await;
     let verdict = hand.verdict().await;
-    assert_eq!((verdict.lost_updates, verdict.counter_mismatch), (1, 1), "{verdict:?}");
+    assert_eq!(
+        (verdict.lost_updates, verdict.counter_mismatch),
+        (1, 1),
+        "{verdict:?}"
+    );
     let late = BTreeSet::from([4]);
     let verdict = check(hand.pair.nodes(), &hand.work, &late).await;
-    assert_eq!((verdict.lost_updates, verdict.counter_mismatch), (0, 0), "left out: {verdict:?}");
+    assert_eq!(
+        (verdict.lost_updates, verdict.counter_mismatch),
+        (0, 0),
+        "left out: {verdict:?}"
+    );
 }
 
 #[tokio::test]
@@ -126,11 +146,21 @@ async fn a_transaction_left_open_on_the_old_lead_overlaps() {
         .await
         .unwrap();
     hand.write("n1", 5, 1).await;
-    open.batch_execute("UPDATE counters SET n = n + 1 WHERE key = 5; COMMIT").await.unwrap();
-    hand.work.acknowledged.push(Acknowledged { id: 4, key: 5, value: 1 });
+    open.batch_execute("UPDATE counters SET n = n + 1 WHERE key = 5; COMMIT")
+        .await
+        .unwrap();
+    hand.work.acknowledged.push(Acknowledged {
+        id: 4,
+        key: 5,
+        value: 1,
+    });
     let verdict = hand.verdict().await;
     // Order by begin: n1 n1 n2 n2 n1, as a switchover would have it; but the last two overlap.
-    assert_eq!((verdict.overlap, verdict.lead_changes), (1, 2), "{verdict:?}");
+    assert_eq!(
+        (verdict.overlap, verdict.lead_changes),
+        (1, 2),
+        "{verdict:?}"
+    );
 }
 
 #[tokio::test]
@@ -139,13 +169,21 @@ async fn a_write_on_the_old_lead_after_the_new_one_began_is_one_change_too_many(
     hand.write("n1", 4, 1).await;
     hand.write("n2", 5, 2).await;
     let verdict = hand.verdict().await;
-    assert_eq!((verdict.overlap, verdict.lead_changes), (0, 3), "{verdict:?}");
+    assert_eq!(
+        (verdict.overlap, verdict.lead_changes),
+        (0, 3),
+        "{verdict:?}"
+    );
     assert!(!verdict.is_clean(1));
 }
 
 #[tokio::test]
 async fn writers_note_what_happened_to_them() {
-    let spec = PairSpec { schema: schema(), fsync: true, ..PairSpec::default() };
+    let spec = PairSpec {
+        schema: schema(),
+        fsync: true,
+        ..PairSpec::default()
+    };
     let mut pair = Pair::native(spec).await;
     let workload = Workload::start(WorkloadSpec {
         port: pair.n1.port(),
@@ -169,7 +207,13 @@ async fn writers_note_what_happened_to_them() {
     assert_eq!(work.errors().count(), 0, "{:?}", work.errors().next());
     assert_eq!(work.idle_intervals(), Vec::<&str>::new());
     let killed = work.during(Nature::Unplanned).next().unwrap();
-    assert!(killed.failures.len() >= 6, "each client notices a kill: {killed:?}");
+    assert!(
+        killed.failures.len() >= 6,
+        "each client notices a kill: {killed:?}"
+    );
     assert_eq!(killed.missing_at_release, 0);
-    assert!(work.acknowledged.iter().any(|a| a.key == KEYS - 1), "all counters are used");
+    assert!(
+        work.acknowledged.iter().any(|a| a.key == KEYS - 1),
+        "all counters are used"
+    );
 }

@@ -1,7 +1,7 @@
 //! The harness itself: servers come up, replicate both ways, fall, and come back.
 
-use crate::harness::eventually;
 use crate::harness::bounce::{Bounce, Weather};
+use crate::harness::eventually;
 use crate::harness::node::{
     APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, Node, NodeSpec, Release,
 };
@@ -13,13 +13,24 @@ use crate::harness::workspace::Workspace;
 async fn a_logical_pair_replicates_both_ways_and_again_after_a_crash() {
     for kind in [Kind::Pglogical, Kind::Native] {
         let schema = "CREATE TABLE t (id int PRIMARY KEY, v text);".to_owned();
-        let mut pair = Pair::start(kind, PairSpec { schema, ..PairSpec::default() }).await;
+        let mut pair = Pair::start(
+            kind,
+            PairSpec {
+                schema,
+                ..PairSpec::default()
+            },
+        )
+        .await;
         pair.n1.query("INSERT INTO t VALUES (1, 'from n1')").await;
         pair.n2.query("INSERT INTO t VALUES (2, 'from n2')").await;
         pair.catch_up().await;
         let all = "SELECT string_agg(v, ', ' ORDER BY id) FROM t";
         for node in pair.nodes() {
-            assert_eq!(node.scalar(all).await.as_deref(), Some("from n1, from n2"), "{kind:?}");
+            assert_eq!(
+                node.scalar(all).await.as_deref(),
+                Some("from n1, from n2"),
+                "{kind:?}"
+            );
         }
 
         pair.n1.kill9();
@@ -29,7 +40,11 @@ async fn a_logical_pair_replicates_both_ways_and_again_after_a_crash() {
         let all = pair.n1.scalar(all).await;
         assert_eq!(all.as_deref(), Some("from n1, from n2, alone"), "{kind:?}");
         let ids = "SELECT system_identifier FROM pg_control_system()";
-        assert_ne!(pair.n1.scalar(ids).await, pair.n2.scalar(ids).await, "two nodes, two ids");
+        assert_ne!(
+            pair.n1.scalar(ids).await,
+            pair.n2.scalar(ids).await,
+            "two nodes, two ids"
+        );
     }
 }
 
@@ -37,7 +52,11 @@ async fn a_logical_pair_replicates_both_ways_and_again_after_a_crash() {
 async fn a_physical_pair_follows_its_primary() {
     let pair = Pair::physical(PairSpec::default()).await;
     assert!(pair.n2.holds("SELECT pg_is_in_recovery()").await);
-    assert!(pair.n1.holds("SELECT active FROM pg_replication_slots WHERE slot_name = 'n2'").await);
+    assert!(
+        pair.n1
+            .holds("SELECT active FROM pg_replication_slots WHERE slot_name = 'n2'")
+            .await
+    );
 }
 
 #[tokio::test]
@@ -54,7 +73,11 @@ async fn each_role_is_asked_for_what_its_name_says() {
     for (login, expected) in cases {
         let (mut conn, messages) = RawConn::login(node.port(), login, DATABASE).await;
         let trace = raw::trace(&messages);
-        assert!(trace.starts_with(&format!("{expected} S")), "{}: {trace}", login.user);
+        assert!(
+            trace.starts_with(&format!("{expected} S")),
+            "{}: {trace}",
+            login.user
+        );
         assert!(trace.ends_with("K ZI"), "{}: {trace}", login.user);
         assert_eq!(conn.query("SELECT 1/0").await, "E:22012 ZI");
         let prepared = [

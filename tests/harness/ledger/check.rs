@@ -35,8 +35,11 @@ pub struct Verdict {
 impl Verdict {
     /// Nothing found, and the lead moved exactly `lead_changes` times.
     pub fn is_clean(&self, lead_changes: u64) -> bool {
-        let good =
-            Self { acknowledged: self.acknowledged, lead_changes, ..Self::default() };
+        let good = Self {
+            acknowledged: self.acknowledged,
+            lead_changes,
+            ..Self::default()
+        };
         self.acknowledged > 0 && *self == good
     }
 }
@@ -44,8 +47,10 @@ impl Verdict {
 /// Checks both copies. `late` are writes of a failed node that reached the other one only after a
 /// failover: counters that they touched cannot add up, and are left out.
 pub async fn check(nodes: [&Node; 2], work: &Work, late: &BTreeSet<i64>) -> Verdict {
-    let mut verdict =
-        Verdict { acknowledged: work.acknowledged.len() as u64, ..Verdict::default() };
+    let mut verdict = Verdict {
+        acknowledged: work.acknowledged.len() as u64,
+        ..Verdict::default()
+    };
     let mut lost = BTreeSet::new();
     let mut sums = Vec::new();
     for node in nodes {
@@ -100,7 +105,8 @@ const COUNTER_MISMATCH: &str = "SELECT count(*) FROM counters c LEFT JOIN \
 
 /// One host, one clock: times of both nodes can be compared. The commit's time is the origin's on
 /// both copies.
-const TIMES: &str = "SELECT node, began, pg_xact_commit_timestamp(xmin) AS committed, id FROM ledger";
+const TIMES: &str =
+    "SELECT node, began, pg_xact_commit_timestamp(xmin) AS committed, id FROM ledger";
 
 /// Compares each row with the latest commit, on the other node, of all that began before it.
 const OVERLAP: &str = "SELECT count(*) FROM (SELECT node, began, \
@@ -136,7 +142,10 @@ async fn load(client: &Client, work: &Work, late: &BTreeSet<i64>) {
         .await
         .expect("acknowledged");
     client
-        .execute("INSERT INTO in_doubt SELECT unnest($1::bigint[])", &[&work.in_doubt])
+        .execute(
+            "INSERT INTO in_doubt SELECT unnest($1::bigint[])",
+            &[&work.in_doubt],
+        )
         .await
         .expect("in doubt");
     let late: Vec<i64> = late.iter().copied().collect();
@@ -147,9 +156,16 @@ async fn load(client: &Client, work: &Work, late: &BTreeSet<i64>) {
         )
         .await
         .expect("late keys");
-    client.batch_execute("ANALYZE acknowledged; ANALYZE ledger").await.expect("analyze");
+    client
+        .batch_execute("ANALYZE acknowledged; ANALYZE ledger")
+        .await
+        .expect("analyze");
     let counters = number(client, "SELECT count(*) FROM counters").await;
-    assert_eq!(counters, u64::try_from(KEYS).expect("positive"), "the counters' own table");
+    assert_eq!(
+        counters,
+        u64::try_from(KEYS).expect("positive"),
+        "the counters' own table"
+    );
 }
 
 async fn checksums(client: &Client) -> Vec<Option<String>> {
@@ -162,11 +178,17 @@ async fn checksums(client: &Client) -> Vec<Option<String>> {
 }
 
 async fn number(client: &Client, sql: &str) -> u64 {
-    let row = client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let row = client
+        .query_one(sql, &[])
+        .await
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     u64::try_from(row.get::<_, i64>(0)).expect("a count")
 }
 
 async fn numbers(client: &Client, sql: &str) -> Vec<i64> {
-    let rows = client.query(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let rows = client
+        .query(sql, &[])
+        .await
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     rows.iter().map(|row| row.get(0)).collect()
 }

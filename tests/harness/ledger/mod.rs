@@ -8,6 +8,7 @@
 //! before the first one was done.
 
 mod check;
+mod trouble;
 mod writers;
 
 pub use check::{Verdict, check, rows_written_by};

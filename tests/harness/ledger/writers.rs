@@ -1,7 +1,6 @@
 //! The clients: each does one write after the other, reconnects when it is told to, and notes what
 //! it was told, how long it waited, and what failed.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,11 +11,10 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::KEYS;
+use super::trouble::{Driver, Step, Trouble, within};
 use crate::harness::eventually;
 use crate::harness::node::{Login, connect};
 
-/// How long a client waits for one answer before it calls that a failure.
-const STATEMENT_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two tries to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// A client looks for this many of its latest writes whenever it has a new connection.
@@ -94,7 +92,9 @@ pub struct Work {
 impl Work {
     /// The intervals of that nature.
     pub fn during(&self, nature: Nature) -> impl Iterator<Item = &Interval> {
-        self.intervals.iter().filter(move |interval| interval.nature == nature)
+        self.intervals
+            .iter()
+            .filter(move |interval| interval.nature == nature)
     }
 
     /// Failures where there should be none: while nothing happened, or something planned.
@@ -107,13 +107,20 @@ impl Work {
 
     /// Sessions told to reconnect, over all.
     pub fn reconnects(&self) -> u64 {
-        self.intervals.iter().map(|interval| interval.reconnects).sum()
+        self.intervals
+            .iter()
+            .map(|interval| interval.reconnects)
+            .sum()
     }
 
     /// An interval in which a writer wrote nothing proves nothing.
     pub fn idle_intervals(&self) -> Vec<&str> {
         let idle = |interval: &&Interval| interval.longest.iter().any(Duration::is_zero);
-        self.intervals.iter().filter(idle).map(|interval| interval.name.as_str()).collect()
+        self.intervals
+            .iter()
+            .filter(idle)
+            .map(|interval| interval.name.as_str())
+            .collect()
     }
 }
 
@@ -163,7 +170,10 @@ impl Workload {
         let before = self.done();
         // One may have begun earlier: two are needed.
         eventually("every writer was served", async || {
-            self.done().iter().zip(&before).all(|(now, before)| *now >= before + 2)
+            self.done()
+                .iter()
+                .zip(&before)
+                .all(|(now, before)| *now >= before + 2)
         })
         .await;
     }
@@ -188,12 +198,17 @@ impl Workload {
             work.acknowledged.extend(acknowledged);
             work.in_doubt.extend(in_doubt);
         }
-        work.intervals.clone_from(&self.shared.intervals.lock().expect("no writer panicked"));
+        work.intervals
+            .clone_from(&self.shared.intervals.lock().expect("no writer panicked"));
         work
     }
 
     fn done(&self) -> Vec<u64> {
-        self.shared.done.iter().map(|done| done.load(Ordering::Relaxed)).collect()
+        self.shared
+            .done
+            .iter()
+            .map(|done| done.load(Ordering::Relaxed))
+            .collect()
     }
 }
 
@@ -213,7 +228,9 @@ impl Shared {
 
     fn nature(&self) -> Nature {
         let intervals = self.intervals.lock().expect("no writer panicked");
-        intervals.last().map_or(Nature::Calm, |interval| interval.nature)
+        intervals
+            .last()
+            .map_or(Nature::Calm, |interval| interval.nature)
     }
 
     fn note(&self, change: impl FnOnce(&mut Interval)) {
@@ -237,21 +254,10 @@ struct Writer {
 /// Its connection.
 struct Session {
     client: Client,
-    driver: JoinHandle<Result<(), Error>>,
+    driver: Driver,
     increment: Statement,
     insert: Statement,
     both: Statement,
-}
-
-/// How a write did not succeed.
-enum Trouble {
-    /// Told 57P01 before anything of the write ran: the same write is done again on a new
-    /// connection. If it did run, it is in the ledger twice.
-    Reconnect,
-    /// Failed, and surely not committed.
-    Failed(Failure),
-    /// Nobody knows.
-    InDoubt(Failure),
 }
 
 const INCREMENT: &str = "UPDATE counters SET n = n + 1 WHERE key = $1 RETURNING n";
@@ -323,27 +329,38 @@ impl Writer {
         }
         let session = self.session.as_mut().expect("just connected");
         let writer = i32::try_from(self.number).expect("few writers");
-        let step = Step { writer: self.number, nature: self.shared.nature() };
+        let step = Step {
+            writer: self.number,
+            nature: self.shared.nature(),
+        };
         let value = if id % 3 == 0 {
-            match within(session.client.query_one(&session.both, &[&id, &writer, &key])).await {
+            match within(
+                session
+                    .client
+                    .query_one(&session.both, &[&id, &writer, &key]),
+            )
+            .await
+            {
                 Ok(row) => row.get(0),
-                Err(error) => return Err(step.alone("statement", error, session).await),
+                Err(error) => {
+                    return Err(step.alone("statement", error, &mut session.driver).await);
+                }
             }
         } else {
             if let Err(error) = within(session.client.batch_execute("BEGIN")).await {
-                return Err(step.first("BEGIN", error, session).await);
+                return Err(step.first("BEGIN", error, &mut session.driver).await);
             }
             let answer = within(session.client.query_one(&session.increment, &[&key])).await;
             let value: i64 = match answer {
                 Ok(row) => row.get(0),
-                Err(error) => return Err(step.inside("UPDATE", error, session).await),
+                Err(error) => return Err(step.inside("UPDATE", error, &mut session.driver).await),
             };
             let row: [&(dyn ToSql + Sync); 4] = [&id, &writer, &key, &value];
             if let Err(error) = within(session.client.execute(&session.insert, &row)).await {
-                return Err(step.inside("INSERT", error, session).await);
+                return Err(step.inside("INSERT", error, &mut session.driver).await);
             }
             if let Err(error) = within(session.client.batch_execute("COMMIT")).await {
-                return Err(step.commit("COMMIT", error, session).await);
+                return Err(step.commit("COMMIT", error, &mut session.driver).await);
             }
             value
         };
@@ -351,9 +368,12 @@ impl Writer {
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {
-        let step = Step { writer: self.number, nature: self.shared.nature() };
+        let step = Step {
+            writer: self.number,
+            nature: self.shared.nature(),
+        };
         let spec = &self.shared.spec;
-        let (client, driver) = within(connect(spec.port, spec.login, &spec.dbname))
+        let (client, mut driver) = within(connect(spec.port, spec.login, &spec.dbname))
             .await
             .map_err(|error| Trouble::Failed(step.failure("login", error.describe())))?;
         let prepared = async {
@@ -366,13 +386,17 @@ impl Writer {
         };
         match within(prepared).await {
             Ok((increment, insert, both, missing)) => {
-                self.shared.note(|interval| interval.missing_at_release += missing);
-                Ok(Session { client, driver, increment, insert, both })
+                self.shared
+                    .note(|interval| interval.missing_at_release += missing);
+                Ok(Session {
+                    client,
+                    driver,
+                    increment,
+                    insert,
+                    both,
+                })
             }
-            Err(error) => {
-                let said = error.or_last_words(driver).await;
-                Err(step.nothing_ran("first query", said))
-            }
+            Err(error) => Err(step.first("first query", error, &mut driver).await),
         }
     }
 
@@ -388,129 +412,5 @@ impl Writer {
             )
             .await?;
         Ok(u64::try_from(row.get::<_, i64>(0)).expect("a count"))
-    }
-}
-
-/// Turns an error into what it means at that step of a write.
-struct Step {
-    writer: usize,
-    nature: Nature,
-}
-
-impl Step {
-    /// A statement that is a transaction by itself. Only something planned promises that a session
-    /// told 57P01 was at a safe point.
-    async fn alone(&self, step: &'static str, error: Broken, session: &mut Session) -> Trouble {
-        match session.last_words(error).await {
-            said if said.is_reconnect() && self.nature != Nature::Unplanned => Trouble::Reconnect,
-            said => self.doubt(step, said),
-        }
-    }
-
-    /// BEGIN: nothing has run yet.
-    async fn first(&self, step: &'static str, error: Broken, session: &mut Session) -> Trouble {
-        let said = session.last_words(error).await;
-        self.nothing_ran(step, said)
-    }
-
-    /// Within a transaction: it is rolled back, whatever happened.
-    async fn inside(&self, step: &'static str, error: Broken, session: &mut Session) -> Trouble {
-        let said = session.last_words(error).await;
-        Trouble::Failed(self.failure(step, said))
-    }
-
-    async fn commit(&self, step: &'static str, error: Broken, session: &mut Session) -> Trouble {
-        let said = session.last_words(error).await;
-        self.doubt(step, said)
-    }
-
-    fn nothing_ran(&self, step: &'static str, said: Said) -> Trouble {
-        if said.is_reconnect() {
-            Trouble::Reconnect
-        } else {
-            Trouble::Failed(self.failure(step, said))
-        }
-    }
-
-    /// An ordinary error of the server is a clear no; everything else is not.
-    fn doubt(&self, step: &'static str, said: Said) -> Trouble {
-        let ordinary = said.severity == "ERROR" && !said.sqlstate.starts_with("08");
-        let failure = self.failure(step, said);
-        if ordinary { Trouble::Failed(failure) } else { Trouble::InDoubt(failure) }
-    }
-
-    fn failure(&self, step: &'static str, said: Said) -> Failure {
-        Failure { writer: self.writer, step, sqlstate: said.sqlstate, message: said.message }
-    }
-}
-
-/// What a server said, if anything.
-struct Said {
-    severity: String,
-    sqlstate: String,
-    message: String,
-}
-
-impl Said {
-    fn is_reconnect(&self) -> bool {
-        self.sqlstate == "57P01"
-    }
-}
-
-impl Session {
-    async fn last_words(&mut self, error: Broken) -> Said {
-        error.or_last_words(&mut self.driver).await
-    }
-}
-
-/// An error of the driver, or no answer in time.
-enum Broken {
-    Error(Error),
-    NoAnswer,
-}
-
-impl Broken {
-    /// A connection that the server closed while nothing was asked says so in its driver only.
-    async fn or_last_words<F>(self, driver: F) -> Said
-    where
-        F: Future<Output = Result<Result<(), Error>, tokio::task::JoinError>>,
-    {
-        if let Self::Error(error) = &self
-            && error.as_db_error().is_none()
-            && let Ok(Ok(Err(last))) = tokio::time::timeout(STATEMENT_PATIENCE, driver).await
-            && last.as_db_error().is_some()
-        {
-            return Self::Error(last).describe();
-        }
-        self.describe()
-    }
-
-    fn describe(&self) -> Said {
-        match self {
-            Self::NoAnswer => Said {
-                severity: String::new(),
-                sqlstate: String::new(),
-                message: format!("no answer within {STATEMENT_PATIENCE:?}"),
-            },
-            Self::Error(error) => match error.as_db_error() {
-                Some(db) => Said {
-                    severity: db.severity().to_owned(),
-                    sqlstate: db.code().code().to_owned(),
-                    message: db.message().to_owned(),
-                },
-                None => Said {
-                    severity: String::new(),
-                    sqlstate: String::new(),
-                    message: error.to_string(),
-                },
-            },
-        }
-    }
-}
-
-async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Broken> {
-    match tokio::time::timeout(STATEMENT_PATIENCE, answer).await {
-        Ok(result) => result.map_err(Broken::Error),
-        Err(_) => Err(Broken::NoAnswer),
     }
 }
