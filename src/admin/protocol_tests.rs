@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{Console, ConsoleError, ConsoleLogin, Privilege, Request, ShutdownMode, VERSION, serve};
+use super::{
+    Console, ConsoleError, ConsoleLogin, Privilege, Request, ShutdownMode, VERSION, serve,
+};
 use crate::config::{Config, DatabaseName, UserName};
 use crate::wire::message::write_message;
 use crate::wire::{BackendKey, RawMessage, Report};
@@ -120,7 +122,11 @@ fn line(message: &RawMessage) -> String {
     match message.tag {
         b'E' | b'N' => {
             let report = Report::parse(body);
-            format!("{tag} {:?} {}", report.code.unwrap(), report.message.unwrap())
+            format!(
+                "{tag} {:?} {}",
+                report.code.unwrap(),
+                report.message.unwrap()
+            )
         }
         b'S' => format!("S {}", text(body).trim_end_matches('=')),
         b'C' => format!("C {}", text(body).trim_end_matches('=')),
