@@ -7,10 +7,10 @@ use super::ShutdownMode;
 use super::driver::{self, Driver};
 use super::failure::Failure;
 use super::lex::{Raw, split};
-use super::pattern::{Captures, duration, match_syntax};
+use super::pattern::{Captures, match_syntax};
 use super::show::{self, Table};
 use crate::cluster::Wanted;
-use crate::config::{ClusterName, DatabaseName, NodeName, OnDrainTimeout};
+use crate::config::{ClusterName, DatabaseName, NodeName, OnDrainTimeout, nearest, parse_time};
 use crate::control::SwitchoverRequest;
 
 /// What a console user may do.
@@ -360,10 +360,8 @@ fn unknown_command(raw: &Raw<'_>) -> Failure {
         first.map_or(0, |token| token.at),
     );
     let meant = first.and_then(|token| {
-        nearest(
-            &token.text(),
-            VERBS.iter().map(|verb| first_word(verb.syntax)),
-        )
+        let verbs = VERBS.iter().map(|verb| first_word(verb.syntax));
+        probably(&token.text(), verbs)
     });
     match meant {
         Some(word) => failure.hint(format!("Perhaps you meant {word}.")),
@@ -383,7 +381,7 @@ fn show_table(name: &str) -> Result<Command, Failure> {
         format!("invalid command 'SHOW {}', use SHOW HELP;", shorten(name)),
     );
     let tables = show::TABLES.iter().map(|table| table.name);
-    Err(match nearest(name, tables.chain(["HELP"])) {
+    Err(match probably(name, tables.chain(["HELP"])) {
         Some(table) => failure.hint(format!("Perhaps you meant SHOW {table}.")),
         None => failure,
     })
@@ -438,7 +436,8 @@ fn switchover(captures: &Captures<'_>) -> Result<Command, Failure> {
 
 impl Captures<'_> {
     fn duration(&self, key: &str) -> Result<Option<Duration>, Failure> {
-        self.optional(key).map(duration).transpose()
+        let time = self.optional(key).map(parse_time).transpose();
+        time.map_err(|why| Failure::new("22023", format!("invalid {key}: {why}")))
     }
 }
 
@@ -452,41 +451,10 @@ pub(super) fn shorten(text: &str) -> String {
     format!("{head}...")
 }
 
-/// The candidate that differs by at most two letters, and by fewer than the word is long.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    const LONGEST: usize = 40;
-    if word.len() > LONGEST {
-        return None;
-    }
-    let word = word.to_ascii_uppercase();
-    candidates
-        .map(|candidate| (distance(&word, candidate), candidate))
-        .filter(|(d, _)| *d <= 2 && *d < word.len().div_ceil(2))
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (y, above) in b.bytes().zip(row.iter().skip(1)) {
-            let best = (diagonal + usize::from(x != y))
-                .min(above + 1)
-                .min(left + 1);
-            next.push(best);
-            diagonal = *above;
-            left = best;
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
+/// The word of the console that was probably meant.
+fn probably<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<String> = known.map(str::to_lowercase).collect();
+    nearest(word, known.iter().map(String::as_str)).map(str::to_uppercase)
 }
 
 #[cfg(test)]

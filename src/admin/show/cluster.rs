@@ -52,7 +52,7 @@ pub(super) struct Node {
 
 impl Node {
     /// The link from the lead to this node.
-    fn from_lead(&self) -> Option<&LinkView> {
+    fn link_from_lead(&self) -> Option<&LinkView> {
         let lead = self.cluster.lead.as_ref()?;
         let mut links = self.cluster.links.iter();
         links.find(|link| link.from == *lead && link.to == self.view.name)
@@ -92,12 +92,12 @@ pub(super) const NODES: &[Col<Node>] = &[
     }),
     text("since", |n| utc(n.view.since)),
     int8("lag_bytes", |n| {
-        n.from_lead().and_then(|link| link.lag_bytes)
+        n.link_from_lead().and_then(|link| link.lag_bytes)
     }),
     maybe("lsn", |n| n.view.lsn.map(|lsn| lsn.to_string())),
     text("reason", |n| n.view.reason.clone()),
     text("replication", |n| {
-        n.from_lead()
+        n.link_from_lead()
             .map_or_else(String::new, |link| link.state.clone())
     }),
     int8("probe_us", |n| n.view.probe_us),
