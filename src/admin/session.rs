@@ -6,11 +6,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::{self, Answer, Column, Formats, Value};
-use super::command::{Action, Statement, plan};
 use super::connection::Connection;
 use super::driver::{Constant, Driver};
 use super::extended::{Portal, Prepared};
 use super::failure::Failure;
+use super::plan::{Action, Statement, plan};
 use super::{Console, ConsoleError, ConsoleLogin, SERVER_VERSION, exec};
 use crate::control::Refusal;
 use crate::pool::VerbError;

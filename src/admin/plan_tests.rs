@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Action, Command, Privilege, VERBS, plan};
+use super::{Action, plan};
 use crate::admin::ShutdownMode;
+use crate::admin::command::{Command, Privilege, VERBS};
 use crate::admin::driver::Driver;
 use crate::cluster::Wanted;
 use crate::config::{ClusterName, DatabaseName, NodeName, OnDrainTimeout};
