@@ -38,6 +38,18 @@ impl RawMessage {
     /// more than `limit` bytes is refused as soon as its header is there, so a caller that reads
     /// no more while a message is complete never holds more than the limit and one read.
     pub fn take(buf: &mut BytesMut, limit: usize) -> Result<Option<Self>, MessageError> {
+        let Some(total) = Self::complete(buf, limit)? else {
+            return Ok(None);
+        };
+        let mut body = buf.split_to(total).freeze();
+        let tag = body.first().copied().unwrap_or_default();
+        body.advance(HEADER);
+        Ok(Some(Self { tag, body }))
+    }
+
+    /// Length of the message at the front of `buf`, header included; `None` if it is not
+    /// complete. The same limit as in [`Self::take`].
+    pub fn complete(buf: &[u8], limit: usize) -> Result<Option<usize>, MessageError> {
         let Some(&[tag, a, b, c, d]) = buf.first_chunk::<HEADER>() else {
             return Ok(None);
         };
@@ -46,15 +58,8 @@ impl RawMessage {
             .checked_sub(4)
             .map(|l| l as usize)
             .filter(|l| *l <= limit);
-        let Some(body_len) = body_len else {
-            return Err(MessageError::Length { tag, length });
-        };
-        if buf.len() - HEADER < body_len {
-            return Ok(None);
-        }
-        buf.advance(HEADER);
-        let body = buf.split_to(body_len).freeze();
-        Ok(Some(Self { tag, body }))
+        let total = HEADER + body_len.ok_or(MessageError::Length { tag, length })?;
+        Ok((buf.len() >= total).then_some(total))
     }
 
     /// Appends it as it came.
