@@ -78,7 +78,8 @@ impl Gates for Pools {
     }
 
     fn drain_changes(&self, cluster: &ClusterName) -> watch::Receiver<u64> {
-        Self::drain_changes(self, cluster)
+        let _ = cluster;
+        Self::drain_changes(self)
     }
 
     fn forget_departed(&self, cluster: &ClusterName, node: &NodeName, pids: &[i32]) {
