@@ -97,13 +97,11 @@ impl Console {
         }
     }
 
-    /// To be called every few seconds at most: when a stats period is over, averages are taken.
-    pub fn tick(&self) {
-        let now = Instant::now();
-        if self.sampler().is_due(now) {
-            let totals = self.pools.stats();
-            self.sampler().sample(now, totals);
-        }
+    /// Ends a stats period at `now`: averages are those of the last period. To be called every
+    /// `stats_period` (60 s).
+    pub fn sample(&self, now: Instant) {
+        let totals = self.pools.stats();
+        self.sampler().sample(now, totals);
     }
 
     fn sampler(&self) -> MutexGuard<'_, Sampler> {

@@ -203,7 +203,13 @@ impl Pooler {
         let (sender, requests) = mpsc::channel(1);
         let clients = Clients::new(ids);
         Self {
-            console: Arc::new(Console::new(pools.clone(), clients, Handle, config, sender)),
+            console: Arc::new(Console::new(
+                pools.clone(),
+                clients,
+                Handle::without_clusters(),
+                config,
+                sender,
+            )),
             pools,
             requests: Arc::new(Mutex::new(requests)),
         }
@@ -597,6 +603,11 @@ async fn pgbouncer_s_verbs_answer_as_pgbouncer_does() {
         ("KILL app", "C KILL"),
         ("RESUME app", "C RESUME"),
         ("KILL_CLIENT 999", "E 22023 client not found"),
+        ("SWITCHOVER x TO y", "E 42704 cluster \"x\" does not exist"),
+        ("SWITCHOVER x TO y DRY RUN", "E 42704 cluster \"x\" does not exist"),
+        ("ABORT SWITCHOVER x", "E 42704 cluster \"x\" does not exist"),
+        ("FAILOVER x TO y", "E 42704 cluster \"x\" does not exist"),
+        ("FENCE y", "E 42704 node \"y\" does not exist"),
     ] {
         assert_eq!(client.query(query).await, [answer, "Z I"], "{query}");
     }
@@ -657,4 +668,19 @@ async fn a_pause_outlives_its_console_and_ends_with_a_resume() {
         waiting.answers().await,
         ["E 55000 the pause was lifted before it was complete", "Z I"]
     );
+}
+
+/// Every table can be asked for, whatever there is to show.
+#[tokio::test]
+async fn every_table_answers() {
+    let (pooler, _busy) = Pooler::busy().await;
+    let mut client = Client::of(&pooler, Privilege::Stats).await;
+    pooler.console.sample(std::time::Instant::now());
+    for table in super::show::TABLES {
+        let answers = client.query(&format!("SHOW {}", table.name)).await;
+        assert!(answers[0].starts_with("T "), "{}: {answers:?}", table.name);
+        assert_eq!(answers[answers.len() - 2..], ["C SHOW", "Z I"], "{}", table.name);
+    }
+    let pools = client.query("SHOW POOLS").await;
+    assert!(pools[1].starts_with("D app,alice,"), "{pools:?}");
 }

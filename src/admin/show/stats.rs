@@ -15,16 +15,7 @@ pub(in crate::admin) struct Sampler {
     averages: BTreeMap<DatabaseName, StatsSnapshot>,
 }
 
-/// `PgBouncer`'s default `stats_period`.
-const PERIOD: Duration = Duration::from_mins(1);
-
 impl Sampler {
-    /// Is the period that runs over at `now`?
-    pub(in crate::admin) fn is_due(&self, now: Instant) -> bool {
-        let last = self.last.as_ref();
-        last.is_none_or(|(then, _)| now.saturating_duration_since(*then) >= PERIOD)
-    }
-
     /// Ends a period at `now` and begins the next.
     pub(in crate::admin) fn sample(
         &mut self,
