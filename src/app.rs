@@ -17,7 +17,9 @@ use crate::admin::{Console, Request, ShutdownMode};
 use crate::auth::{Authenticator, Kdf, UserList};
 use crate::cluster::Reports;
 use crate::config::{Config, check, diff};
-use crate::control::Handle;
+use crate::control::coordination::{FileStore, StoreError};
+use crate::control::events::Journal;
+use crate::control::{Director, Setup};
 use crate::listener::{BindError, Doors, Sockets, Worker, WorkerSockets};
 use crate::pool::{JANITOR_ROUND, Pools};
 use crate::relay::{Order, Scratch, StopReason};
@@ -62,6 +64,9 @@ pub enum AppError {
     /// A socket cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// `state_dir` cannot be used.
+    #[error(transparent)]
+    State(#[from] StoreError),
     /// The operating system refused a thread or a signal handler.
     #[error("the operating system refused a resource")]
     System(#[from] io::Error),
@@ -82,9 +87,7 @@ struct App {
 /// Runs an instance until it is told to end. `ready` is called when clients can come.
 pub fn run(source: Box<dyn Source>, ready: impl FnOnce(&Sockets)) -> Result<(), AppError> {
     let loaded = source.load().map_err(AppError::Config)?;
-    let root = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let root = runtime::Builder::new_current_thread().enable_all().build()?;
     root.block_on(start(source, loaded, ready))
 }
 
@@ -94,6 +97,9 @@ async fn start(
     ready: impl FnOnce(&Sockets),
 ) -> Result<(), AppError> {
     let workers = worker_count(&loaded.config);
+    let state_dir = loaded.config.general.state_dir.clone();
+    let store = FileStore::open(&state_dir)?;
+    let journal = Journal::open(&state_dir)?;
     let sockets = Sockets::bind(&loaded.config.listen, workers)?;
     let (config, config_reader) = watch::channel(Arc::new(loaded.config));
     let (users, users_reader) = watch::channel(Arc::new(loaded.users));
@@ -102,24 +108,16 @@ async fn start(
     let ids = Arc::new(AtomicU64::new(1));
     let clients = Clients::new(Arc::clone(&ids));
     let kdf = Kdf::new(HASHING_PARALLEL);
-    let pools = Pools::new(
-        config_reader.clone(),
-        users_reader.clone(),
-        reports.clone(),
-        kdf.clone(),
-        ids,
-    );
-    let _ = facts;
-    let handle = Handle;
-    for cluster in config_reader.borrow().clusters.values() {
-        pools.open(
-            &cluster.name,
-            &cluster.nodes[0].name,
-            crate::cluster::Epoch(1),
-            StopReason::Switchover,
-            None,
-        );
-    }
+    let pools =
+        Pools::new(config_reader.clone(), users_reader.clone(), reports.clone(), kdf.clone(), ids);
+    let setup = Setup {
+        config: Arc::clone(&config_reader.borrow()),
+        gates: Arc::new(pools.clone()),
+        facts,
+        store: Arc::new(store),
+        journal,
+    };
+    let (director, handle) = Director::spawn(setup).await?;
     let (requester, requests) = mpsc::channel(REQUESTS_MAX);
     let console = Arc::new(Console::new(
         pools.clone(),
@@ -142,24 +140,13 @@ async fn start(
             reports: reports.clone(),
             scratch: Scratch::default(),
         };
-        let worker = Worker {
-            context,
-            console: Arc::clone(&console),
-            doors: doors_reader.clone(),
-        };
+        let worker =
+            Worker { context, console: Arc::clone(&console), doors: doors_reader.clone() };
         threads.push(spawn_worker(number, worker, share)?);
     }
-    let app = App {
-        source,
-        config,
-        users,
-        pools,
-        clients,
-        doors,
-        requests,
-        console,
-    };
+    let app = App { source, config, users, pools, clients, doors, requests, console };
     app.serve().await?;
+    director.shutdown().await;
     for thread in threads {
         // A worker that panicked has said so; there is nothing left to do for it.
         let _ = thread.join();
@@ -176,16 +163,12 @@ fn spawn_worker(
     worker: Worker,
     sockets: WorkerSockets,
 ) -> io::Result<thread::JoinHandle<()>> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .spawn(move || {
-            if let Err(error) = runtime.block_on(worker.run(sockets)) {
-                tracing::error!(%error, worker = number, "worker ended");
-            }
-        })
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        if let Err(error) = runtime.block_on(worker.run(sockets)) {
+            tracing::error!(%error, worker = number, "worker ended");
+        }
+    })
 }
 
 /// Decides what salts unknown users are shown; as long as the instance lives, always the same.
@@ -197,9 +180,7 @@ fn mock_secret() -> io::Result<[u8; 32]> {
 
 fn worker_count(config: &Config) -> usize {
     match config.general.workers {
-        0 => thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(WORKERS_MAX),
+        0 => thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
         count => count,
     }
 }
@@ -324,19 +305,14 @@ impl App {
             tracing::info!("reload: {change}");
         }
         let restart = diff.restart_required.iter();
-        Ok(restart
-            .map(|path| format!("{path}: takes effect at the next start"))
-            .collect())
+        Ok(restart.map(|path| format!("{path}: takes effect at the next start")).collect())
     }
 
     fn begin_shutdown(&self, mode: ShutdownMode) -> Draining {
         tracing::info!(?mode, "shutting down");
         self.doors.send_replace(Doors::ConsoleOnly);
         let limit = self.config.borrow().general.shutdown_timeout;
-        Draining {
-            mode,
-            deadline: limit.map(|limit| Instant::now() + limit),
-        }
+        Draining { mode, deadline: limit.map(|limit| Instant::now() + limit) }
     }
 
     /// Everybody who is still there is told, and given a moment to hear it.
@@ -404,9 +380,5 @@ impl Source for FileSource {
 }
 
 fn lines<T: ToString>(items: &[T]) -> String {
-    items
-        .iter()
-        .map(T::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    items.iter().map(T::to_string).collect::<Vec<_>>().join("\n")
 }
