@@ -105,12 +105,12 @@ impl ScramVerifier {
         let password = Zeroizing::new(normalize(password));
         let mut salted = Zeroizing::new(Key::default());
         pbkdf2::pbkdf2_hmac::<Sha256>(&password, salt, iterations, &mut *salted);
-        let client_key = Zeroizing::new(hmac(&*salted, &[b"Client Key"]));
+        let client_key = Zeroizing::new(hmac(&salted, &[b"Client Key"]));
         Self {
             iterations,
             salt: salt.to_vec(),
             stored_key: Sha256::digest(*client_key).into(),
-            server_key: hmac(&*salted, &[b"Server Key"]),
+            server_key: hmac(&salted, &[b"Server Key"]),
         }
     }
 
@@ -349,7 +349,7 @@ fn optional_extension(attribute: &[u8]) -> Result<(), ScramError> {
     }
 }
 
-/// As PostgreSQL does: a password that `SASLprep` refuses is taken as it is.
+/// As PostgreSQL does: a password that SASLprep refuses is taken as it is.
 fn normalize(password: &[u8]) -> Vec<u8> {
     let text = std::str::from_utf8(password).ok();
     let prepared = text.and_then(|t| stringprep::saslprep(t).ok());

@@ -118,7 +118,7 @@ impl Authentication {
                 let salt = body[..].try_into().map_err(|_| malformed)?;
                 Ok(Self::Md5Password { salt })
             }
-            10 => parse_mechanisms(body).map(Self::Sasl).ok_or(malformed),
+            10 => parse_mechanisms(&body).map(Self::Sasl).ok_or(malformed),
             11 => Ok(Self::SaslContinue(body)),
             12 => Ok(Self::SaslFinal(body)),
             other => Ok(Self::Unsupported(other)),
@@ -230,7 +230,7 @@ impl TxStatus {
 /// Appends a `ReadyForQuery`.
 pub fn ready_for_query(status: TxStatus, out: &mut BytesMut) {
     write_message(tag::READY_FOR_QUERY, out, |out| {
-        out.put_u8(status.as_byte())
+        out.put_u8(status.as_byte());
     });
 }
 
@@ -392,7 +392,7 @@ pub fn write_message(tag: u8, out: &mut BytesMut, body: impl FnOnce(&mut BytesMu
 }
 
 /// Names, each NUL-terminated, and an empty one at the end.
-fn parse_mechanisms(body: Bytes) -> Option<Vec<Bytes>> {
+fn parse_mechanisms(body: &Bytes) -> Option<Vec<Bytes>> {
     let list = body.strip_suffix(b"\0")?;
     if list.is_empty() {
         return Some(Vec::new());

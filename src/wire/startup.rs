@@ -36,9 +36,21 @@ impl ProtocolVersion {
     }
 }
 
-const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
-const SSL_REQUEST: u32 = 1234 << 16 | 5679;
-const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+const CANCEL_REQUEST: u32 = ProtocolVersion {
+    major: 1234,
+    minor: 5678,
+}
+.code();
+const SSL_REQUEST: u32 = ProtocolVersion {
+    major: 1234,
+    minor: 5679,
+}
+.code();
+const GSSENC_REQUEST: u32 = ProtocolVersion {
+    major: 1234,
+    minor: 5680,
+}
+.code();
 /// Parameters with this prefix are options of the protocol itself, not of the session.
 const PROTOCOL_OPTION_PREFIX: &[u8] = b"_pq_.";
 
