@@ -237,6 +237,12 @@ impl StartupMessage {
         last(&self.params, name.as_bytes())
     }
 
+    /// What a server is to be started with besides user and database.
+    pub fn session_params(&self) -> Vec<(Bytes, Bytes)> {
+        let session = |(name, _): &&(Bytes, Bytes)| name != "user" && name != "database";
+        self.params.iter().filter(session).cloned().collect()
+    }
+
     /// Must the answer begin with `NegotiateProtocolVersion`? Then the session goes on in the
     /// version given here.
     pub fn negotiated(&self) -> Option<ProtocolVersion> {
