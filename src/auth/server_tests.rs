@@ -282,6 +282,33 @@ fn refusals_are_passed_on_if_they_are_sound_and_rebuilt_if_not() {
 }
 
 #[test]
+fn a_server_in_trouble_is_tried_again_and_a_refusal_is_final() {
+    for (code, is_final) in [
+        ("28P01", true),
+        ("28000", true),
+        ("3D000", true),
+        ("42704", true),
+        ("22023", true),
+        ("57P01", false),
+        ("57P03", false),
+        ("53300", false),
+        ("08P01", false),
+        ("XX000", false),
+        ("", false),
+    ] {
+        let body = format!("SFATAL\0C{code}\0Mno\0\0");
+        let error = log_in_to(&message(b'E', body.as_bytes())).unwrap_err();
+        assert_eq!(error.is_final(), is_final, "{code}");
+    }
+    assert!(!log_in_to(b"").unwrap_err().is_final());
+    assert!(
+        log_in_to(&message(b'R', b"\0\0\0\x07"))
+            .unwrap_err()
+            .is_final()
+    );
+}
+
+#[test]
 fn what_does_not_belong_here_ends_the_login() {
     let ok = message(b'R', &[0; 4]);
     let after_ok = |rest: &[u8]| [&ok[..], rest].concat();
