@@ -349,7 +349,7 @@ fn optional_extension(attribute: &[u8]) -> Result<(), ScramError> {
     }
 }
 
-/// As PostgreSQL does: a password that SASLprep refuses is taken as it is.
+/// As PostgreSQL does: a password that `SASLprep` refuses is taken as it is.
 fn normalize(password: &[u8]) -> Vec<u8> {
     let text = std::str::from_utf8(password).ok();
     let prepared = text.and_then(|t| stringprep::saslprep(t).ok());

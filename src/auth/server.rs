@@ -114,9 +114,10 @@ impl LoginError {
                 let class = code.as_str().get(..2).unwrap_or_default();
                 !matches!(class, "08" | "53" | "57" | "58" | "XX")
             }),
-            Self::NoSecret(..) | Self::UnsupportedMethod | Self::Startup(_) => true,
-            Self::Scram(_)
-            | Self::Unexpected(_)
+            Self::NoSecret(..) | Self::UnsupportedMethod | Self::Scram(_) | Self::Startup(_) => {
+                true
+            }
+            Self::Unexpected(_)
             | Self::Message(_)
             | Self::TooMuch
             | Self::Unsolicited
