@@ -16,8 +16,10 @@ use tokio::time::{Instant, interval, sleep_until};
 use crate::admin::{Console, Request, ShutdownMode};
 use crate::auth::{Authenticator, Kdf, UserList};
 use crate::cluster::Reports;
-use crate::config::{Config, Diff};
-use crate::control::{Director, Handle};
+use crate::config::{Config, check, diff};
+use crate::control::coordination::{FileStore, StoreError};
+use crate::control::events::Journal;
+use crate::control::{Director, Setup};
 use crate::listener::{BindError, Doors, Sockets, Worker, WorkerSockets};
 use crate::pool::{JANITOR_ROUND, Pools};
 use crate::relay::{Order, Scratch, StopReason};
@@ -31,6 +33,8 @@ const REQUESTS_MAX: usize = 16;
 const WORKERS_MAX: usize = 64;
 /// Password hashes computed at a time.
 const HASHING_PARALLEL: usize = 2;
+/// PgBouncer's `stats_period`.
+const STATS_PERIOD: Duration = Duration::from_secs(60);
 /// What an immediate shutdown leaves clients to read their last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often a draining instance looks whether it is empty.
@@ -62,7 +66,7 @@ pub enum AppError {
     Bind(#[from] BindError),
     /// `state_dir` cannot be used.
     #[error(transparent)]
-    Control(#[from] crate::control::StartError),
+    State(#[from] StoreError),
     /// The operating system refused a thread or a signal handler.
     #[error("the operating system refused a resource")]
     System(#[from] io::Error),
@@ -93,6 +97,9 @@ async fn start(
     ready: impl FnOnce(&Sockets),
 ) -> Result<(), AppError> {
     let workers = worker_count(&loaded.config);
+    let state_dir = loaded.config.general.state_dir.clone();
+    let store = FileStore::open(&state_dir)?;
+    let journal = Journal::open(&state_dir)?;
     let sockets = Sockets::bind(&loaded.config.listen, workers)?;
     let (config, config_reader) = watch::channel(Arc::new(loaded.config));
     let (users, users_reader) = watch::channel(Arc::new(loaded.users));
@@ -100,10 +107,17 @@ async fn start(
     let (reports, facts) = Reports::channel(FACTS_MAX);
     let ids = Arc::new(AtomicU64::new(1));
     let clients = Clients::new(Arc::clone(&ids));
+    let kdf = Kdf::new(HASHING_PARALLEL);
     let pools =
-        Pools::new(config_reader.clone(), users_reader.clone(), reports.clone(), ids);
-    let (director, handle) =
-        Director::start(config_reader.clone(), pools.clone(), facts).await?;
+        Pools::new(config_reader.clone(), users_reader.clone(), reports.clone(), kdf.clone(), ids);
+    let setup = Setup {
+        config: Arc::clone(&config_reader.borrow()),
+        gates: Arc::new(pools.clone()),
+        facts,
+        store: Arc::new(store),
+        journal,
+    };
+    let (director, handle) = Director::spawn(setup).await?;
     let (requester, requests) = mpsc::channel(REQUESTS_MAX);
     let console = Arc::new(Console::new(
         pools.clone(),
@@ -112,7 +126,7 @@ async fn start(
         config_reader.clone(),
         requester,
     ));
-    let authenticator = Arc::new(Authenticator::new(Kdf::new(HASHING_PARALLEL)));
+    let authenticator = Arc::new(Authenticator::new(mock_secret()?, kdf));
     ready(&sockets);
     let (shares, unix_path) = sockets.split();
     let mut threads = Vec::new();
@@ -132,7 +146,7 @@ async fn start(
     }
     let app = App { source, config, users, pools, clients, doors, requests, console };
     app.serve().await?;
-    director.stop().await;
+    director.shutdown().await;
     for thread in threads {
         // A worker that panicked has said so; there is nothing left to do for it.
         let _ = thread.join();
@@ -155,6 +169,13 @@ fn spawn_worker(
             tracing::error!(%error, worker = number, "worker ended");
         }
     })
+}
+
+/// Decides what salts unknown users are shown; as long as the instance lives, always the same.
+fn mock_secret() -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(io::Error::other)?;
+    Ok(secret)
 }
 
 fn worker_count(config: &Config) -> usize {
@@ -218,15 +239,19 @@ impl App {
     async fn serve(mut self) -> io::Result<()> {
         let mut signals = Signals::new()?;
         let mut rounds = interval(JANITOR_ROUND);
+        let mut samples = interval(STATS_PERIOD);
         let mut draining: Option<Draining> = None;
         loop {
             let mode = tokio::select! {
                 _ = rounds.tick() => {
                     self.pools.tidy_up();
-                    self.console.tick();
                     None
                 }
-                () = self.empty(draining) => break,
+                _ = samples.tick() => {
+                    self.console.sample(std::time::Instant::now());
+                    None
+                }
+                () = empty(&self.pools, &self.clients, draining) => break,
                 wish = signals.next() => self.obey(wish),
                 Some(request) = self.requests.recv() => self.answer(request),
             };
@@ -272,12 +297,15 @@ impl App {
         let loaded = self.source.load().inspect_err(|error| {
             tracing::error!("RELOAD failed, nothing was changed:\n{error}");
         })?;
-        let diff = Diff::between(&self.config.borrow(), &loaded.config);
+        let diff = diff(&self.config.borrow(), &loaded.config);
         self.users.send_replace(Arc::new(loaded.users));
-        self.config.send_replace(Arc::new(diff.applicable(&self.config.borrow(), loaded.config)));
+        self.config.send_replace(Arc::new(diff.effective));
         self.pools.apply_config();
-        tracing::info!("configuration reloaded");
-        Ok(diff.notices())
+        for change in &diff.settings_changed {
+            tracing::info!("reload: {change}");
+        }
+        let restart = diff.restart_required.iter();
+        Ok(restart.map(|path| format!("{path}: takes effect at the next start")).collect())
     }
 
     fn begin_shutdown(&self, mode: ShutdownMode) -> Draining {
@@ -285,25 +313,6 @@ impl App {
         self.doors.send_replace(Doors::ConsoleOnly);
         let limit = self.config.borrow().general.shutdown_timeout;
         Draining { mode, deadline: limit.map(|limit| Instant::now() + limit) }
-    }
-
-    /// Returns when a draining instance has nothing left to wait for.
-    async fn empty(&self, draining: Option<Draining>) {
-        let Some(Draining { mode, deadline }) = draining else {
-            return std::future::pending().await;
-        };
-        loop {
-            let left = match mode {
-                ShutdownMode::WaitForServers => self.pools.servers_in_use(),
-                ShutdownMode::WaitForClients => self.clients.count(),
-                ShutdownMode::Immediate => 0,
-            };
-            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if left == 0 || late {
-                return;
-            }
-            sleep_until(Instant::now() + DRAIN_LOOK).await;
-        }
     }
 
     /// Everybody who is still there is told, and given a moment to hear it.
@@ -317,6 +326,25 @@ impl App {
     }
 }
 
+/// Returns when a draining instance has nothing left to wait for.
+async fn empty(pools: &Pools, clients: &Clients, draining: Option<Draining>) {
+    let Some(Draining { mode, deadline }) = draining else {
+        return std::future::pending().await;
+    };
+    loop {
+        let left = match mode {
+            ShutdownMode::WaitForServers => pools.servers_in_use(),
+            ShutdownMode::WaitForClients => clients.count(),
+            ShutdownMode::Immediate => 0,
+        };
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if left == 0 || late {
+            return;
+        }
+        sleep_until(Instant::now() + DRAIN_LOOK).await;
+    }
+}
+
 fn log_verb(verb: &str, result: Result<(), crate::pool::VerbError>) {
     match result {
         Ok(()) => tracing::info!("{verb} by signal"),
@@ -324,14 +352,33 @@ fn log_verb(verb: &str, result: Result<(), crate::pool::VerbError>) {
     }
 }
 
-/// Reads a file for a message that names it.
-pub fn read_file(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
 /// The usual source: a file, and the files it names.
 #[derive(Debug)]
 pub struct FileSource {
     /// The configuration file.
     pub path: PathBuf,
+}
+
+impl Source for FileSource {
+    fn load(&self) -> Result<Loaded, String> {
+        let named = |path: &Path| {
+            let text = fs::read_to_string(path);
+            text.map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let text = named(&self.path)?;
+        let name = self.path.display().to_string();
+        let env = |variable: &str| std::env::var(variable).ok();
+        let config = check(&text, &name, &env, &|path| fs::read_to_string(path))
+            .map_err(|mistakes| lines(&mistakes))?;
+        let users = match &config.general.auth_file {
+            None => UserList::default(),
+            Some(path) => UserList::parse(&named(path)?)
+                .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.kind))?,
+        };
+        Ok(Loaded { config, users })
+    }
+}
+
+fn lines<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -86,24 +86,38 @@ impl Sockets {
             None => (Vec::new(), None),
             Some(directory) => {
                 let path = unix_socket_path(directory, listen.port);
-                let sockets = bind_unix(&path, listen.unix_socket_mode, workers)
-                    .map_err(|source| BindError::Unix { path: path.clone(), source })?;
+                let sockets =
+                    bind_unix(&path, listen.unix_socket_mode, workers).map_err(|source| {
+                        BindError::Unix {
+                            path: path.clone(),
+                            source,
+                        }
+                    })?;
                 (sockets, Some(path))
             }
         };
-        Ok(Self { tcp, unix, unix_path })
+        Ok(Self {
+            tcp,
+            unix,
+            unix_path,
+        })
     }
 
     /// Where TCP clients can come to.
     pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
         let first = self.tcp.first().into_iter().flatten();
-        first.filter_map(|socket| socket.local_addr().ok()).collect()
+        first
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
     }
 
     /// One share per worker, and the path to remove at the end.
     pub fn split(self) -> (Vec<WorkerSockets>, Option<PathBuf>) {
         let mut unix = self.unix.into_iter();
-        let shares = self.tcp.into_iter().map(|tcp| WorkerSockets { tcp, unix: unix.next() });
+        let shares = self.tcp.into_iter().map(|tcp| WorkerSockets {
+            tcp,
+            unix: unix.next(),
+        });
         (shares.collect(), self.unix_path)
     }
 }
@@ -111,11 +125,19 @@ impl Sockets {
 fn addresses(listen: &Listen) -> Result<Vec<SocketAddr>, BindError> {
     let mut all = Vec::new();
     for address in &listen.address {
-        let names: &[&str] = if address == "*" { &["0.0.0.0", "::"] } else { &[address] };
+        let names: &[&str] = if address == "*" {
+            &["0.0.0.0", "::"]
+        } else {
+            &[address]
+        };
         for name in names {
-            let found = (*name, listen.port)
-                .to_socket_addrs()
-                .map_err(|source| BindError::Resolve { address: address.clone(), source })?;
+            let found =
+                (*name, listen.port)
+                    .to_socket_addrs()
+                    .map_err(|source| BindError::Resolve {
+                        address: address.clone(),
+                        source,
+                    })?;
             all.extend(found);
         }
     }
@@ -126,11 +148,19 @@ fn addresses(listen: &Listen) -> Result<Vec<SocketAddr>, BindError> {
 
 /// The first socket binds alone: another process on the port is an error, not a partner. Only then
 /// the others may share it.
-fn bind_group(address: SocketAddr, backlog: u32, workers: usize) -> io::Result<Vec<StdTcpListener>> {
+fn bind_group(
+    address: SocketAddr,
+    backlog: u32,
+    workers: usize,
+) -> io::Result<Vec<StdTcpListener>> {
     let mut sockets = Vec::with_capacity(workers);
     let mut bound = address;
     for number in 0..workers {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -199,13 +229,20 @@ impl Worker {
     pub async fn run(self, sockets: WorkerSockets) -> io::Result<()> {
         let worker = Arc::new(self);
         let (ended, mut last) = mpsc::channel(1);
-        let entrance = Entrance { logins: Arc::new(Semaphore::new(LOGINS_MAX)), worker, ended };
+        let entrance = Entrance {
+            logins: Arc::new(Semaphore::new(LOGINS_MAX)),
+            worker,
+            ended,
+        };
         let mut loops = JoinSet::new();
         for socket in sockets.tcp {
             loops.spawn(accept_tcp(entrance.clone(), TcpListener::from_std(socket)?));
         }
         if let Some(socket) = sockets.unix {
-            loops.spawn(accept_unix(entrance.clone(), UnixListener::from_std(socket)?));
+            loops.spawn(accept_unix(
+                entrance.clone(),
+                UnixListener::from_std(socket)?,
+            ));
         }
         drop(entrance);
         while loops.join_next().await.is_some() {}
@@ -299,7 +336,12 @@ impl Worker {
     }
 
     async fn host_console(&self, login: Login, rights: ConsoleRights) {
-        let Login { mut stream, received, client, .. } = login;
+        let Login {
+            mut stream,
+            received,
+            client,
+            ..
+        } = login;
         if session::admit(&mut stream).await.is_err() {
             return;
         }

@@ -139,9 +139,10 @@ impl Stream {
     /// Addresses of both ends.
     pub fn ends(&self) -> Ends {
         match self {
-            Self::Tcp(stream) => {
-                Ends { remote: stream.peer_addr().ok(), local: stream.local_addr().ok() }
-            }
+            Self::Tcp(stream) => Ends {
+                remote: stream.peer_addr().ok(),
+                local: stream.local_addr().ok(),
+            },
             Self::Unix(_) => Ends::default(),
         }
     }

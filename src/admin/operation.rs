@@ -36,6 +36,7 @@ pub(super) fn summary(report: &Report) -> String {
                 sessions(report.stopped),
             )
         }
+        Outcome::Running { phase } => format!("in phase {phase}"),
         Outcome::Aborted { phase, why } => format!("aborted in phase {phase}: {why}"),
     }
 }

@@ -130,7 +130,9 @@ impl State {
     }
 
     fn is_front(&self, number: u64) -> bool {
-        self.queue.front().is_some_and(|place| place.number == number)
+        self.queue
+            .front()
+            .is_some_and(|place| place.number == number)
     }
 
     fn leave(&mut self, number: u64) {
@@ -147,7 +149,11 @@ impl State {
 /// What the client in front may do.
 enum Turn {
     Take(Lease),
-    Open { lead: Arc<NodeConfig>, epoch: Epoch, permit: OpenPermit },
+    Open {
+        lead: Arc<NodeConfig>,
+        epoch: Epoch,
+        permit: OpenPermit,
+    },
     Wait(Option<Instant>),
     Refused(Arc<str>),
 }
@@ -159,7 +165,13 @@ impl Pool {
         gate: Arc<ClusterGate>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { key, database, gate, shared, state: Mutex::default() }
+        Self {
+            key,
+            database,
+            gate,
+            shared,
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,16 +197,18 @@ impl Pool {
                         queued.rejoin();
                     }
                 },
-                Turn::Open { lead, epoch, permit } => {
-                    match self.open(request, lead, epoch, permit).await {
-                        Ok(Some(lease)) => {
-                            self.lock().totals.wait_time_us += micros(began.elapsed());
-                            return Ok(lease);
-                        }
-                        Ok(None) => queued.rejoin(),
-                        Err(error) => return Err(error),
+                Turn::Open {
+                    lead,
+                    epoch,
+                    permit,
+                } => match self.open(request, lead, epoch, permit).await {
+                    Ok(Some(lease)) => {
+                        self.lock().totals.wait_time_us += micros(began.elapsed());
+                        return Ok(lease);
                     }
-                }
+                    Ok(None) => queued.rejoin(),
+                    Err(error) => return Err(error),
+                },
                 Turn::Wait(until) => queued.wait(until).await,
                 Turn::Refused(why) => return Err(CheckoutError::Refused(why)),
             }
@@ -248,8 +262,15 @@ impl Pool {
             doomed.push(state.idle.remove(0).server);
         }
         state.dialing += 1;
-        let permit = OpenPermit { pool: Arc::clone(self), _dialing: Dialing::new(&self.gate) };
-        Turn::Open { lead, epoch, permit }
+        let permit = OpenPermit {
+            pool: Arc::clone(self),
+            _dialing: Dialing::new(&self.gate),
+        };
+        Turn::Open {
+            lead,
+            epoch,
+            permit,
+        }
     }
 
     fn take_idle(
@@ -303,7 +324,10 @@ impl Pool {
             Err(error) if error.is_final() => Err(CheckoutError::Login(error)),
             Err(error) => {
                 tracing::warn!(%node, error = %Chain(&error), "server login failed");
-                self.shared.reports.tell(Fact::DialFailed { node, error: Chain(&error).to_string() });
+                self.shared.reports.tell(Fact::DialFailed {
+                    node,
+                    error: Chain(&error).to_string(),
+                });
                 self.lock().retry_at = Some(Instant::now() + general.server_login_retry);
                 Ok(None)
             }
@@ -373,8 +397,16 @@ impl Pool {
         state.leased.insert(server.info.id, leased);
         state.totals.server_assignments += 1;
         let pool = Arc::clone(self);
-        let booking = Booking { pool, info: Arc::clone(&server.info), fate: Fate::Abrupt };
-        Lease { server, meter, booking }
+        let booking = Booking {
+            pool,
+            info: Arc::clone(&server.info),
+            fate: Fate::Abrupt,
+        };
+        Lease {
+            server,
+            meter,
+            booking,
+        }
     }
 
     /// A client has logged in.
@@ -427,16 +459,31 @@ impl Queued {
         let number = state.next_place;
         state.next_place += 1;
         let (turn, since) = (Arc::new(Notify::new()), Instant::now());
-        state.queue.push_back(Place { number, since, turn: Arc::clone(&turn) });
+        state.queue.push_back(Place {
+            number,
+            since,
+            turn: Arc::clone(&turn),
+        });
         drop(state);
-        Self { pool: Arc::clone(pool), number, turn, since }
+        Self {
+            pool: Arc::clone(pool),
+            number,
+            turn,
+            since,
+        }
     }
 
     /// Back to the place where it stood: before all that came later.
     fn rejoin(&self) {
         let mut state = self.pool.lock();
-        let place = Place { number: self.number, since: self.since, turn: Arc::clone(&self.turn) };
-        let at = state.queue.partition_point(|other| other.number < self.number);
+        let place = Place {
+            number: self.number,
+            since: self.since,
+            turn: Arc::clone(&self.turn),
+        };
+        let at = state
+            .queue
+            .partition_point(|other| other.number < self.number);
         state.queue.insert(at, place);
         state.wake_front();
     }
@@ -502,26 +549,45 @@ struct Booking {
 
 impl Lease {
     fn come_home(self) -> std::io::Result<Self> {
-        let Self { server, meter, mut booking } = self;
+        let Self {
+            server,
+            meter,
+            mut booking,
+        } = self;
         // Until a client has sent something, there is nothing that could still be running.
         booking.fate = Fate::Clean;
         let server = server.come_home()?;
         booking.fate = Fate::Abrupt;
-        Ok(Self { server, meter, booking })
+        Ok(Self {
+            server,
+            meter,
+            booking,
+        })
     }
 
     /// Gives a server back from a safe point: reset, then idle; or closed, if it is not wanted any
     /// more or does not come out of its reset as it should.
     pub async fn release(self) {
-        let Self { mut server, meter, booking } = self;
+        let Self {
+            mut server,
+            meter,
+            booking,
+        } = self;
         booking.turn_to(Use::Reset);
         let config = booking.pool.shared.config();
         let general = &config.general;
         let wanted = booking.is_wanted(general.server_lifetime) && server.info.params.is_reusable();
         // A server that got nothing from its client is as it was.
-        let query = if meter.read().received == 0 { "" } else { &general.server_reset_query };
+        let query = if meter.read().received == 0 {
+            ""
+        } else {
+            &general.server_reset_query
+        };
         let fit = if wanted {
-            server.reset(query, general.cancel_wait_timeout).await.map(|()| true)
+            server
+                .reset(query, general.cancel_wait_timeout)
+                .await
+                .map(|()| true)
         } else {
             Ok(false)
         };
@@ -538,7 +604,9 @@ impl Lease {
 
     /// Ends a server that stands at a safe point.
     pub async fn close(self) {
-        let Self { server, booking, .. } = self;
+        let Self {
+            server, booking, ..
+        } = self;
         booking.close(server).await;
     }
 
@@ -551,7 +619,11 @@ impl Lease {
     /// Ends a server in the middle of something. Its place in the pool is free only when its
     /// backend is gone or a minute is over; until then it is known as departed.
     pub async fn bury(self, at_boundary: bool) {
-        let Self { server, mut booking, .. } = self;
+        let Self {
+            server,
+            mut booking,
+            ..
+        } = self;
         booking.turn_to(Use::Burial);
         if server.bury(at_boundary).await {
             booking.fate = Fate::Clean;
@@ -579,7 +651,10 @@ impl Booking {
         // Looked at again under the lock: a RECONNECT or a switchover may have come meanwhile.
         if self.is_wanted(None) {
             self.strike(&mut state);
-            state.idle.push(Idle { server, since: Instant::now() });
+            state.idle.push(Idle {
+                server,
+                since: Instant::now(),
+            });
             state.wake_front();
         } else {
             drop(state);

@@ -81,14 +81,18 @@ impl Pools {
     /// Closes the gate of a cluster. From the return of this call on no client is given a server;
     /// sessions that have one are told to park; logins in progress are given up and wait.
     pub fn hold(&self, cluster: &ClusterName, owner: HoldOwner) {
-        let Some(gate) = self.gate(cluster) else { return };
+        let Some(gate) = self.gate(cluster) else {
+            return;
+        };
         let id = gate.close(owner);
         self.for_leased(cluster, |leased| leased.order.raise(Order::Park(id)));
     }
 
     /// Takes a hold back: the gate opens as it was before, parked sessions go on where they were.
     pub fn resume(&self, cluster: &ClusterName) {
-        let Some(gate) = self.gate(cluster) else { return };
+        let Some(gate) = self.gate(cluster) else {
+            return;
+        };
         if gate.reopen() {
             self.for_leased(cluster, |leased| leased.order.lift_park());
             self.wake(cluster);
@@ -128,14 +132,18 @@ impl Pools {
     /// Nobody can be served: logins are refused with 57P03 and `why`, until the next `hold` or
     /// `open`.
     pub fn refuse(&self, cluster: &ClusterName, why: &str) {
-        let Some(gate) = self.gate(cluster) else { return };
+        let Some(gate) = self.gate(cluster) else {
+            return;
+        };
         gate.refuse(why);
         self.wake(cluster);
     }
 
     /// Where the sessions with a server on `node` stand.
     pub fn drain_status(&self, cluster: &ClusterName, node: &NodeName) -> DrainStatus {
-        let Some(gate) = self.gate(cluster) else { return DrainStatus::default() };
+        let Some(gate) = self.gate(cluster) else {
+            return DrainStatus::default();
+        };
         let hold = gate.hold_id();
         let mut status = DrainStatus {
             dialing: gate.dialing.load(Ordering::Acquire),
@@ -277,12 +285,19 @@ impl Pools {
     fn for_leased(&self, cluster: &ClusterName, mut act: impl FnMut(&Leased)) {
         for pool in self.of_cluster(cluster) {
             let state = pool.lock();
-            state.leased.values().filter(|leased| leased.phase == Use::Session).for_each(&mut act);
+            state
+                .leased
+                .values()
+                .filter(|leased| leased.phase == Use::Session)
+                .for_each(&mut act);
         }
     }
 
     fn held(&self, cluster: &ClusterName) -> usize {
-        self.of_cluster(cluster).iter().map(|pool| pool.lock().queue.len()).sum()
+        self.of_cluster(cluster)
+            .iter()
+            .map(|pool| pool.lock().queue.len())
+            .sum()
     }
 
     fn wake(&self, cluster: &ClusterName) {

@@ -46,7 +46,9 @@ impl Database {
 
     /// Servers per user; 0: no limit.
     pub(super) fn pool_size(&self) -> usize {
-        self.config().pool_size.unwrap_or_else(|| self.shared.config().general.default_pool_size)
+        self.config()
+            .pool_size
+            .unwrap_or_else(|| self.shared.config().general.default_pool_size)
     }
 
     pub(super) fn dbname(&self) -> String {

@@ -30,7 +30,11 @@ pub(super) enum ClusterState {
     /// Clients go to the lead.
     Open { lead: Arc<NodeConfig>, epoch: Epoch },
     /// Clients wait. `before` is what an abort goes back to.
-    Held { owner: HoldOwner, id: HoldId, before: Option<(Arc<NodeConfig>, Epoch)> },
+    Held {
+        owner: HoldOwner,
+        id: HoldId,
+        before: Option<(Arc<NodeConfig>, Epoch)>,
+    },
     /// Clients are told 57P03.
     Refusing { why: Arc<str> },
 }
@@ -62,9 +66,10 @@ pub(super) fn admit(operator: Operator, cluster: &ClusterState) -> Admission {
     match (operator, cluster) {
         (Operator::Paused, _) | (_, ClusterState::Held { .. }) => Admission::Hold,
         (Operator::Open, ClusterState::Refusing { why }) => Admission::Refuse(Arc::clone(why)),
-        (Operator::Open, ClusterState::Open { lead, epoch }) => {
-            Admission::Open { lead: Arc::clone(lead), epoch: *epoch }
-        }
+        (Operator::Open, ClusterState::Open { lead, epoch }) => Admission::Open {
+            lead: Arc::clone(lead),
+            epoch: *epoch,
+        },
     }
 }
 
@@ -94,7 +99,11 @@ impl ClusterGate {
         let id = HoldId::FIRST;
         Self {
             name,
-            state: RwLock::new(ClusterState::Held { owner: HoldOwner::NoLead, id, before: None }),
+            state: RwLock::new(ClusterState::Held {
+                owner: HoldOwner::NoLead,
+                id,
+                before: None,
+            }),
             last_hold: Mutex::new(id),
             departed: Mutex::new(Vec::new()),
             dialing: AtomicUsize::new(0),
@@ -104,11 +113,17 @@ impl ClusterGate {
     }
 
     pub(super) fn state(&self) -> ClusterState {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn admit(&self, operator: Operator) -> Admission {
-        admit(operator, &self.state.read().unwrap_or_else(PoisonError::into_inner))
+        admit(
+            operator,
+            &self.state.read().unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// First half of a hold (see the module's text). A hold over a hold keeps the way back.
@@ -131,9 +146,15 @@ impl ClusterGate {
     pub(super) fn reopen(&self) -> bool {
         let mut reopened = false;
         self.change(|state| match state {
-            ClusterState::Held { before: Some((lead, epoch)), .. } => {
+            ClusterState::Held {
+                before: Some((lead, epoch)),
+                ..
+            } => {
                 reopened = true;
-                ClusterState::Open { lead: Arc::clone(lead), epoch: *epoch }
+                ClusterState::Open {
+                    lead: Arc::clone(lead),
+                    epoch: *epoch,
+                }
             }
             other => other.clone(),
         });
@@ -147,7 +168,9 @@ impl ClusterGate {
     }
 
     pub(super) fn refuse(&self, why: &str) {
-        self.change(|_| ClusterState::Refusing { why: Arc::from(why) });
+        self.change(|_| ClusterState::Refusing {
+            why: Arc::from(why),
+        });
     }
 
     fn change(&self, next: impl FnOnce(&ClusterState) -> ClusterState) {
@@ -162,7 +185,10 @@ impl ClusterGate {
     pub(super) fn keeps(&self, node: &NodeName) -> bool {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             ClusterState::Open { lead, .. }
-            | ClusterState::Held { before: Some((lead, _)), .. } => lead.name == *node,
+            | ClusterState::Held {
+                before: Some((lead, _)),
+                ..
+            } => lead.name == *node,
             ClusterState::Held { before: None, .. } | ClusterState::Refusing { .. } => false,
         }
     }
@@ -184,11 +210,16 @@ impl ClusterGate {
     }
 
     pub(super) fn ring(&self) {
-        self.bell.send_modify(|count| *count = count.wrapping_add(1));
+        self.bell
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(super) fn departed_on(&self, node: &NodeName) -> Vec<i32> {
-        lock(&self.departed).iter().filter(|d| d.node == *node).map(|d| d.pid).collect()
+        lock(&self.departed)
+            .iter()
+            .filter(|d| d.node == *node)
+            .map(|d| d.pid)
+            .collect()
     }
 
     /// Notes a backend that may still be running.
@@ -217,7 +248,12 @@ impl Pace {
     /// For `held` waiting clients; `None`: no limit.
     pub(super) fn new(held: usize, per_ms: Option<u32>) -> Self {
         let (remaining, per_ms) = per_ms.map_or((0, 0), |per_ms| (held, per_ms));
-        Self { remaining, per_ms, window: None, passed: 0 }
+        Self {
+            remaining,
+            per_ms,
+            window: None,
+            passed: 0,
+        }
     }
 
     fn pass(&mut self, now: Instant) -> Result<(), Instant> {
@@ -288,15 +324,30 @@ mod tests {
     #[test]
     fn each_axis_is_lifted_only_by_its_owner() {
         let gate = ClusterGate::new("main".into(), Arc::default());
-        assert_eq!(gate.admit(Operator::Open), Admission::Hold, "closed until proven");
+        assert_eq!(
+            gate.admit(Operator::Open),
+            Admission::Hold,
+            "closed until proven"
+        );
         gate.open(node("n1"), Epoch(1), Pace::default());
-        let open = Admission::Open { lead: node("n1"), epoch: Epoch(1) };
+        let open = Admission::Open {
+            lead: node("n1"),
+            epoch: Epoch(1),
+        };
         assert_eq!(gate.admit(Operator::Open), open);
         assert_eq!(gate.admit(Operator::Paused), Admission::Hold);
         gate.close(HoldOwner::Switchover);
-        assert_eq!(gate.admit(Operator::Open), Admission::Hold, "RESUME does not lift a hold");
+        assert_eq!(
+            gate.admit(Operator::Open),
+            Admission::Hold,
+            "RESUME does not lift a hold"
+        );
         assert!(gate.reopen());
-        assert_eq!(gate.admit(Operator::Paused), Admission::Hold, "an abort does not lift a PAUSE");
+        assert_eq!(
+            gate.admit(Operator::Paused),
+            Admission::Hold,
+            "an abort does not lift a PAUSE"
+        );
         assert_eq!(gate.admit(Operator::Open), open);
     }
 
@@ -309,7 +360,13 @@ mod tests {
         let second = gate.close(HoldOwner::NoLead);
         assert_ne!(first, second);
         assert!(gate.reopen());
-        assert!(matches!(gate.state(), ClusterState::Open { epoch: Epoch(4), .. }));
+        assert!(matches!(
+            gate.state(),
+            ClusterState::Open {
+                epoch: Epoch(4),
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -326,8 +383,13 @@ mod tests {
 
     #[test]
     fn refusing_gives_the_reason_but_a_pause_holds() {
-        let refusing = ClusterState::Refusing { why: Arc::from("no node is up") };
-        assert_eq!(admit(Operator::Open, &refusing), Admission::Refuse(Arc::from("no node is up")));
+        let refusing = ClusterState::Refusing {
+            why: Arc::from("no node is up"),
+        };
+        assert_eq!(
+            admit(Operator::Open, &refusing),
+            Admission::Refuse(Arc::from("no node is up"))
+        );
         assert_eq!(admit(Operator::Paused, &refusing), Admission::Hold);
     }
 }

@@ -41,14 +41,19 @@ impl Pool {
     pub(super) fn remove(&self) {
         self.close_idle_if(|_| true);
         for leased in self.lock().leased.values() {
-            leased.order.raise(Order::StopNow(StopReason::DatabaseRemoved));
+            leased
+                .order
+                .raise(Order::StopNow(StopReason::DatabaseRemoved));
         }
     }
 
     /// A server that was logged in ahead of its use.
     pub(super) fn add_idle(&self, server: Server) {
         let mut state = self.lock();
-        state.idle.push(Idle { server, since: Instant::now() });
+        state.idle.push(Idle {
+            server,
+            since: Instant::now(),
+        });
         state.wake_front();
     }
 }

@@ -17,9 +17,9 @@ mod snapshot;
 pub use checkout::{CheckoutError, ClientTag, Lease, Pool, PoolKey, Request};
 pub use command::{Blocker, DrainStatus, HoldOwner, Released};
 pub use database::Database;
+pub use janitor::ROUND as JANITOR_ROUND;
 pub use operator::VerbError;
 pub use server::{CancelInFlight, DialError, Server, ServerInfo, StartupParams};
-pub use janitor::ROUND as JANITOR_ROUND;
 pub use snapshot::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot, StatsSnapshot};
 
 use std::collections::{BTreeMap, HashMap};
@@ -72,7 +72,12 @@ impl Pools {
     ) -> Self {
         let shared = Arc::new(Shared::new(config, reports, kdf, ids));
         let bell = Arc::new(watch::Sender::new(0));
-        let pools = Self(Arc::new(Inner { shared, users, bell, rooms: Mutex::default() }));
+        let pools = Self(Arc::new(Inner {
+            shared,
+            users,
+            bell,
+            rooms: Mutex::default(),
+        }));
         pools.apply_config();
         pools
     }
@@ -98,8 +103,12 @@ impl Pools {
                 }
             }
         }
-        rooms.databases.retain(|name, _| config.databases.contains_key(name));
-        let gone = rooms.pools.extract_if(|key, _| !config.databases.contains_key(&key.database));
+        rooms
+            .databases
+            .retain(|name, _| config.databases.contains_key(name));
+        let gone = rooms
+            .pools
+            .extract_if(|key, _| !config.databases.contains_key(&key.database));
         let gone: Vec<_> = gone.map(|(_, pool)| pool).collect();
         drop(rooms);
         gone.iter().for_each(|pool| pool.remove());
@@ -114,14 +123,21 @@ impl Pools {
     /// The pool of a user in a database; made on first use. Call only for users who have proven who
     /// they are: a pool costs memory.
     pub fn pool(&self, database: &Arc<Database>, user: &UserName) -> Option<Arc<Pool>> {
-        let key = PoolKey { database: database.name.clone(), user: user.clone() };
+        let key = PoolKey {
+            database: database.name.clone(),
+            user: user.clone(),
+        };
         let mut rooms = lock(&self.0.rooms);
         if let Some(pool) = rooms.pools.get(&key) {
             return Some(Arc::clone(pool));
         }
         let gate = Arc::clone(rooms.gates.get(&database.config().cluster)?);
-        let pool =
-            Pool::new(key.clone(), Arc::clone(database), gate, Arc::clone(&self.0.shared));
+        let pool = Pool::new(
+            key.clone(),
+            Arc::clone(database),
+            gate,
+            Arc::clone(&self.0.shared),
+        );
         let pool = Arc::new(pool);
         rooms.pools.insert(key, Arc::clone(&pool));
         Some(pool)
@@ -136,10 +152,13 @@ impl Pools {
         async move {
             let mut packet = BytesMut::new();
             let Some(key) = &info.key else { return };
-            CancelRequest { pid: key.pid, key: key.key.clone() }.encode(&mut packet);
+            CancelRequest {
+                pid: key.pid,
+                key: key.key.clone(),
+            }
+            .encode(&mut packet);
             let send = async {
-                let mut stream =
-                    Stream::connect(&info.node.host, info.node.port, &options).await?;
+                let mut stream = Stream::connect(&info.node.host, info.node.port, &options).await?;
                 stream.write_all(&packet).await?;
                 let mut nothing = [0];
                 stream.read(&mut nothing).await.map(|_| ())
@@ -179,15 +198,17 @@ impl Pools {
     fn node(&self, cluster: &ClusterName, node: &NodeName) -> Option<Arc<NodeConfig>> {
         let config = self.config();
         let nodes = &config.clusters.get(cluster)?.nodes;
-        nodes.iter().find(|known| known.name == *node).cloned().map(Arc::new)
+        nodes
+            .iter()
+            .find(|known| known.name == *node)
+            .cloned()
+            .map(Arc::new)
     }
 
     /// A copy of the list: no lock is held while the pools are visited.
     fn all(&self) -> Vec<Arc<Pool>> {
         let mut pools: Vec<_> = lock(&self.0.rooms).pools.values().cloned().collect();
-        pools.sort_by(|a, b| {
-            (&a.key.database, &a.key.user).cmp(&(&b.key.database, &b.key.user))
-        });
+        pools.sort_by(|a, b| (&a.key.database, &a.key.user).cmp(&(&b.key.database, &b.key.user)));
         pools
     }
 

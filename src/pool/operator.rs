@@ -38,7 +38,8 @@ impl Pools {
             return Err(VerbError::AlreadyPaused);
         }
         self.visit(database, |pool| pool.close_idle_if(|_| true))?;
-        self.bell().send_modify(|count| *count = count.wrapping_add(1));
+        self.bell()
+            .send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
     }
 
@@ -49,7 +50,9 @@ impl Pools {
         self.reconnect(database)?;
         self.visit(database, |pool| {
             for leased in pool.lock().leased.values() {
-                leased.order.raise(Order::StopWhenSafe(StopReason::Reconnect));
+                leased
+                    .order
+                    .raise(Order::StopWhenSafe(StopReason::Reconnect));
             }
         })
     }
@@ -90,14 +93,18 @@ impl Pools {
             return Err(VerbError::NotPaused(what));
         }
         self.visit(database, |pool| pool.wake())?;
-        self.bell().send_modify(|count| *count = count.wrapping_add(1));
+        self.bell()
+            .send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
     }
 
     /// Servers open now are closed when their session ends; idle ones at once.
     pub fn reconnect(&self, database: Option<&DatabaseName>) -> Result<(), VerbError> {
         match database {
-            None => self.database_list().iter().for_each(|database| database.next_generation()),
+            None => self
+                .database_list()
+                .iter()
+                .for_each(|database| database.next_generation()),
             Some(name) => self.known(name)?.next_generation(),
         }
         self.visit(database, |pool| pool.close_idle_if(|_| true))
@@ -113,8 +120,14 @@ impl Pools {
             let stale = |pool: &Arc<Pool>| {
                 let generation = pool.database.generation();
                 let state = pool.lock();
-                state.leased.values().any(|leased| leased.info.generation != generation)
-                    || state.idle.iter().any(|idle| idle.server.info.generation != generation)
+                state
+                    .leased
+                    .values()
+                    .any(|leased| leased.info.generation != generation)
+                    || state
+                        .idle
+                        .iter()
+                        .any(|idle| idle.server.info.generation != generation)
             };
             if !self.in_scope(database).iter().any(stale) || changes.changed().await.is_err() {
                 return Ok(());
@@ -143,7 +156,8 @@ impl Pools {
     }
 
     fn known(&self, name: &DatabaseName) -> Result<Arc<Database>, VerbError> {
-        self.database(name).ok_or_else(|| VerbError::NoSuchDatabase(name.clone()))
+        self.database(name)
+            .ok_or_else(|| VerbError::NoSuchDatabase(name.clone()))
     }
 
     fn in_scope(&self, database: Option<&DatabaseName>) -> Vec<Arc<Pool>> {

@@ -47,13 +47,21 @@ impl StartupParams {
 
     /// May another client have the server afterwards? A walsender is one client's own.
     pub fn is_reusable(&self) -> bool {
-        !self.0.iter().any(|(name, _)| name.as_ref() == b"replication")
+        !self
+            .0
+            .iter()
+            .any(|(name, _)| name.as_ref() == b"replication")
     }
 
     /// `application_name`, for people.
     pub fn application_name(&self) -> String {
-        let named = self.0.iter().find(|(name, _)| name.as_ref() == b"application_name");
-        named.map_or_else(String::new, |(_, value)| String::from_utf8_lossy(value).into_owned())
+        let named = self
+            .0
+            .iter()
+            .find(|(name, _)| name.as_ref() == b"application_name");
+        named.map_or_else(String::new, |(_, value)| {
+            String::from_utf8_lossy(value).into_owned()
+        })
     }
 }
 
@@ -165,7 +173,10 @@ pub struct Dial {
 impl Dial {
     fn startup(&self) -> Vec<(Bytes, Bytes)> {
         let own = |name: &'static str, value: &str| {
-            (Bytes::from_static(name.as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+            (
+                Bytes::from_static(name.as_bytes()),
+                Bytes::copy_from_slice(value.as_bytes()),
+            )
         };
         let mut params = vec![own("user", &self.user), own("database", &self.dbname)];
         params.extend(self.params.iter().cloned());
@@ -228,11 +239,7 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future closes the connection; a backend that was being started ends by itself
     /// without having run a statement.
-    pub async fn dial(
-        id: u64,
-        dial: Dial,
-        dialer: &Dialer,
-    ) -> Result<Self, DialError> {
+    pub async fn dial(id: u64, dial: Dial, dialer: &Dialer) -> Result<Self, DialError> {
         let node = dial.node.name.to_string();
         let limit = dialer.limit;
         match timeout(limit, Self::dial_unbounded(id, dial, dialer)).await {
@@ -245,7 +252,10 @@ impl Server {
         let node = || dial.node.name.to_string();
         let mut stream = Stream::connect(&dial.node.host, dial.node.port, &dialer.options)
             .await
-            .map_err(|source| DialError::Connect { node: node(), source })?;
+            .map_err(|source| DialError::Connect {
+                node: node(),
+                source,
+            })?;
         let who = ServerLogin {
             user: &dial.user,
             params: &dial.startup(),
@@ -253,7 +263,10 @@ impl Server {
         };
         let hello = login(&mut stream, who, &dialer.kdf)
             .await
-            .map_err(|source| DialError::Login { node: node(), source })?;
+            .map_err(|source| DialError::Login {
+                node: node(),
+                source,
+            })?;
         let info = ServerInfo {
             id,
             ends: stream.ends(),
@@ -299,16 +312,24 @@ impl Server {
 
     /// Makes the server fit for another client: waits for cancel requests on their way, sends the
     /// reset query, and takes nothing but its plain success for an answer.
-    pub async fn reset(&mut self, query: &str, cancel_wait: Option<Duration>) -> Result<(), ResetError> {
+    pub async fn reset(
+        &mut self,
+        query: &str,
+        cancel_wait: Option<Duration>,
+    ) -> Result<(), ResetError> {
         let cancels = self.info.cancels_over();
         match cancel_wait {
-            Some(limit) => timeout(limit, cancels).await.map_err(|_| ResetError::CancelPending)?,
+            Some(limit) => timeout(limit, cancels)
+                .await
+                .map_err(|_| ResetError::CancelPending)?,
             None => cancels.await,
         }
         if query.is_empty() {
             return Ok(());
         }
-        timeout(RESET_TIMEOUT, self.run_reset(query)).await.map_err(|_| ResetError::TimedOut)?
+        timeout(RESET_TIMEOUT, self.run_reset(query))
+            .await
+            .map_err(|_| ResetError::TimedOut)?
     }
 
     async fn run_reset(&mut self, query: &str) -> Result<(), ResetError> {
@@ -320,7 +341,11 @@ impl Server {
             while let Some(answer) = RawMessage::take(&mut buffer, RESET_MESSAGE_MAX)? {
                 if self.take_reset_answer(&answer)? {
                     // Anything behind the end of the answer was not asked for.
-                    return if buffer.is_empty() { Ok(()) } else { Err(ResetError::Unexpected('?')) };
+                    return if buffer.is_empty() {
+                        Ok(())
+                    } else {
+                        Err(ResetError::Unexpected('?'))
+                    };
                 }
             }
             if self.stream.read_buf(&mut buffer).await? == 0 {

@@ -31,7 +31,13 @@ impl Shared {
         kdf: Kdf,
         ids: Arc<AtomicU64>,
     ) -> Self {
-        Self { config, reports, kdf, ids, paused: AtomicBool::new(false) }
+        Self {
+            config,
+            reports,
+            kdf,
+            ids,
+            paused: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {

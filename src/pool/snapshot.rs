@@ -153,7 +153,11 @@ impl Pools {
         let default_size = self.config().general.default_pool_size;
         let rows = self.database_list().into_iter().map(|database| {
             let config = database.config();
-            let of_database = || pools.iter().filter(|pool| pool.key.database == database.name);
+            let of_database = || {
+                pools
+                    .iter()
+                    .filter(|pool| pool.key.database == database.name)
+            };
             let host = match self.gate(&config.cluster).map(|gate| gate.state()) {
                 Some(ClusterState::Open { lead, .. }) => Some((lead.host.clone(), lead.port)),
                 _ => None,
@@ -175,7 +179,10 @@ impl Pools {
 
     /// SHOW SERVERS.
     pub fn servers(&self) -> Vec<ServerSnapshot> {
-        self.all().iter().flat_map(|pool| pool.server_rows()).collect()
+        self.all()
+            .iter()
+            .flat_map(|pool| pool.server_rows())
+            .collect()
     }
 
     /// SHOW STATS: totals by database.
@@ -186,7 +193,10 @@ impl Pools {
                 client_logins: database.logins.load(Ordering::Relaxed),
                 ..StatsSnapshot::default()
             };
-            for pool in pools.iter().filter(|pool| pool.key.database == database.name) {
+            for pool in pools
+                .iter()
+                .filter(|pool| pool.key.database == database.name)
+            {
                 sum.merge(&pool.lock().stats());
             }
             (database.name.clone(), sum)
@@ -210,7 +220,10 @@ impl State {
     }
 
     fn in_use(&self, phase: Use) -> usize {
-        self.leased.values().filter(|leased| leased.phase == phase).count()
+        self.leased
+            .values()
+            .filter(|leased| leased.phase == phase)
+            .count()
     }
 }
 

@@ -103,7 +103,8 @@ impl Meter {
     pub(super) fn set_parked(&self, hold: Option<HoldId>) {
         let word = hold.map_or(0, HoldId::get);
         if self.parked.swap(word, Ordering::AcqRel) != word {
-            self.bell.send_modify(|count| *count = count.wrapping_add(1));
+            self.bell
+                .send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
@@ -128,5 +129,8 @@ impl Meter {
 
 /// Correct because only the session's own task writes.
 fn add(counter: &AtomicU64, amount: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(amount),
+        Ordering::Relaxed,
+    );
 }

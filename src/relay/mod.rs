@@ -219,7 +219,11 @@ impl Relay<'_> {
         self.view.txn.is_safe() && self.up.sink_at_boundary() && self.down.at_boundary()
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Poll<()>, RelayEnd> {
+    fn poll_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Result<Poll<()>, RelayEnd> {
         if self.client_side == ClientSide::Leaving && !self.view.txn.is_awaiting() {
             return self.finish_leaving(cx);
         }
@@ -248,12 +252,18 @@ impl Relay<'_> {
         }
         let (view, meter) = (&mut self.view, self.meter);
         let streams = (&mut *self.client, &mut *self.server);
-        let step = self.up.poll_step(cx, streams, scratch, |frame| view.from_client(&frame, meter));
+        let step = self.up.poll_step(cx, streams, scratch, |frame| {
+            view.from_client(&frame, meter)
+        });
         match step {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(Step::Moved { read, refused })) => {
                 self.meter.count_received(read);
-                if refused { self.leave() } else { Ok(Poll::Ready(())) }
+                if refused {
+                    self.leave()
+                } else {
+                    Ok(Poll::Ready(()))
+                }
             }
             Poll::Ready(Ok(Step::Ended)) => self.leave(),
             Poll::Ready(Err(Fault::Read(error))) => Err(self.end(Cause::ClientLost(error))),
@@ -290,7 +300,9 @@ impl Relay<'_> {
             Cause::ServerLost(_) => Leftover::Gone,
             Cause::ServerBroke(_) => Leftover::Busy { at_boundary: false },
             _ if self.is_safe() => Leftover::Safe,
-            _ => Leftover::Busy { at_boundary: self.up.sink_at_boundary() },
+            _ => Leftover::Busy {
+                at_boundary: self.up.sink_at_boundary(),
+            },
         };
         let client_at_boundary = self.down.sink_at_boundary();
         RelayEnd {

@@ -131,7 +131,7 @@ impl OrderCell {
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
                 let (is, was) = (Order::strength(new), Order::strength(old));
-            (is > was || is == Order::PARK && was == Order::PARK).then_some(new)
+                (is > was || is == Order::PARK && was == Order::PARK).then_some(new)
             });
         if raised.is_ok() {
             self.wake();
@@ -140,9 +140,11 @@ impl OrderCell {
 
     /// Park → go on. Any stop stays.
     pub fn lift_park(&self) {
-        let lifted = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-            matches!(Order::decode(old), Order::Park(_)).then_some(Order::GoOn.encode())
-        });
+        let lifted = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                matches!(Order::decode(old), Order::Park(_)).then_some(Order::GoOn.encode())
+            });
         if lifted.is_ok() {
             self.wake();
         }

@@ -54,7 +54,10 @@ pub(super) struct Pump {
 impl Pump {
     /// A direction from which some bytes have come already.
     pub(super) fn with_received(received: Bytes) -> Self {
-        Self { received, ..Self::default() }
+        Self {
+            received,
+            ..Self::default()
+        }
     }
 
     /// Does everything that was read end where a message ends, and is it written?
@@ -87,14 +90,19 @@ impl Pump {
         }
         let filled = scratch.get(..self.carried + read).unwrap_or_default();
         let scanned = self.scanner.scan(filled, on).map_err(Fault::Frame)?;
-        let (out, rest) = filled.split_at_checked(scanned.consumed).unwrap_or((filled, &[]));
+        let (out, rest) = filled
+            .split_at_checked(scanned.consumed)
+            .unwrap_or((filled, &[]));
         if scanned.stopped {
             self.carried = 0;
         } else {
             self.keep(rest);
         }
         self.write(cx, sink, out).map_err(Fault::Write)?;
-        Poll::Ready(Ok(Step::Moved { read, refused: scanned.stopped }))
+        Poll::Ready(Ok(Step::Moved {
+            read,
+            refused: scanned.stopped,
+        }))
     }
 
     /// Writes what is stuck.

@@ -217,7 +217,11 @@ impl Txn {
     /// The server stands in the oldest unanswered request and reads COPY data from here on: every
     /// Sync sent behind it is ignored, unless the client ended the COPY before it saw this message.
     fn copy_in(&mut self) {
-        self.copy = if self.early_copy_end { Copy::No } else { Copy::In };
+        self.copy = if self.early_copy_end {
+            Copy::No
+        } else {
+            Copy::In
+        };
         let (least, most) = match self.kinds.front() {
             Some(Ends::Query) => (1, 1),
             Some(Ends::Sync) => (0, 0),
@@ -249,7 +253,10 @@ fn names_commit(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     [&b"commit"[..], b"end", b"prepare", b"/*", b"--"]
         .iter()
-        .any(|word| text.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word)))
+        .any(|word| {
+            text.get(..word.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(word))
+        })
 }
 
 /// Does anything follow a `;`?

@@ -170,7 +170,10 @@ pub struct ClientSnapshot {
 impl Clients {
     /// A registry that takes its ids from `ids`, the one count for clients and servers.
     pub fn new(ids: Arc<AtomicU64>) -> Self {
-        Self(Arc::new(Registry { ids, ..Registry::default() }))
+        Self(Arc::new(Registry {
+            ids,
+            ..Registry::default()
+        }))
     }
 
     /// Registers a client. `limit`: so many may be counted at a time; `None` for the console,
@@ -201,7 +204,10 @@ impl Clients {
             user: newcomer.user,
             application_name: newcomer.application_name,
             ends: newcomer.ends,
-            key: BackendKey { pid: pid_of(id), key: Bytes::from(secret) },
+            key: BackendKey {
+                pid: pid_of(id),
+                key: Bytes::from(secret),
+            },
             order: Arc::default(),
             cancelled: watch::Sender::new(0),
             came: SystemTime::now(),
@@ -211,12 +217,21 @@ impl Clients {
             link: Mutex::new(None),
         });
         self.0.by_id.insert(id, Arc::clone(&client));
-        Ok(Registered { clients: self.clone(), client, counted: limit.is_some() })
+        Ok(Registered {
+            clients: self.clone(),
+            client,
+            counted: limit.is_some(),
+        })
     }
 
     /// SHOW CLIENTS, oldest first.
     pub fn list(&self) -> Vec<ClientSnapshot> {
-        let mut rows: Vec<_> = self.0.by_id.iter().map(|client| client.snapshot()).collect();
+        let mut rows: Vec<_> = self
+            .0
+            .by_id
+            .iter()
+            .map(|client| client.snapshot())
+            .collect();
         rows.sort_by_key(|row| row.id);
         rows
     }
@@ -246,7 +261,11 @@ impl Clients {
 
     /// The client that a cancel request names, if it knows the key.
     pub fn named_by(&self, request: &CancelRequest) -> Option<Arc<Client>> {
-        let named = self.0.by_id.iter().find(|client| client.key.pid == request.pid)?;
+        let named = self
+            .0
+            .by_id
+            .iter()
+            .find(|client| client.key.pid == request.pid)?;
         let knows: bool = named.key.key.ct_eq(&request.key).into();
         knows.then(|| Arc::clone(&named))
     }
@@ -260,7 +279,8 @@ fn pid_of(id: u64) -> u32 {
 impl Client {
     /// A cancel request came for it while it has no server.
     pub fn cancel(&self) {
-        self.cancelled.send_modify(|count| *count = count.wrapping_add(1));
+        self.cancelled
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// How far it has come.
@@ -329,7 +349,11 @@ impl Client {
             local_port: self.ends.local_port(),
             connect_time: self.came,
             request_time: now.checked_sub(quiet).unwrap_or(now),
-            wait_us: if stage == Stage::Waiting { in_stage_us } else { 0 },
+            wait_us: if stage == Stage::Waiting {
+                in_stage_us
+            } else {
+                0
+            },
             close_needed: !matches!(self.order.get(), Order::GoOn | Order::Park(_)),
             link: link.as_ref().map(|link| link.server.id),
             remote_pid: link.as_ref().map(|link| link.server.pid),

@@ -82,22 +82,26 @@ fn lost_words(in_flight: InFlight, node: &NodeName) -> ErrorResponse {
 pub(super) fn stop_words(reason: StopReason) -> ErrorResponse {
     let terminating = "terminating connection due to administrator command";
     let (message, detail) = match reason {
-        StopReason::Switchover => {
-            (terminating, "The lead of the cluster has moved to another node (switchover).")
-        }
-        StopReason::Failover => {
-            (terminating, "The node was given up and another one has taken over (failover).")
-        }
-        StopReason::DrainTimeout => {
-            (terminating, "The session did not reach a safe point in time for a switchover.")
-        }
+        StopReason::Switchover => (
+            terminating,
+            "The lead of the cluster has moved to another node (switchover).",
+        ),
+        StopReason::Failover => (
+            terminating,
+            "The node was given up and another one has taken over (failover).",
+        ),
+        StopReason::DrainTimeout => (
+            terminating,
+            "The session did not reach a safe point in time for a switchover.",
+        ),
         StopReason::Reconnect => ("database configuration changed", "RECONNECT was given."),
         StopReason::Kill => ("database removed", "KILL was given."),
         StopReason::KillClient => ("admin forced disconnect", "KILL_CLIENT was given."),
         StopReason::Shutdown => ("server shutting down", "The pooler is shutting down."),
-        StopReason::DatabaseRemoved => {
-            ("database removed", "The database is no longer in the pooler's configuration.")
-        }
+        StopReason::DatabaseRemoved => (
+            "database removed",
+            "The database is no longer in the pooler's configuration.",
+        ),
     };
     ErrorResponse::fatal(SqlState::ADMIN_SHUTDOWN, message)
         .detail(detail)

@@ -57,7 +57,13 @@ pub struct Context {
 ///
 /// wait for a server → welcome → relay → give the server back, tell the client why, hang up.
 pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
-    let Login { mut stream, mut received, client, startup, .. } = login;
+    let Login {
+        mut stream,
+        mut received,
+        client,
+        startup,
+        ..
+    } = login;
     let request = Request {
         client: Arc::new(ClientTag {
             id: client.id,
@@ -114,7 +120,11 @@ fn welcome(client: &Client, lease: &mut Lease) -> BytesMut {
         message::parameter_status(name, value, &mut out);
     }
     for body in std::mem::take(&mut lease.server.notices) {
-        RawMessage { tag: tag::server::NOTICE, body }.encode(&mut out);
+        RawMessage {
+            tag: tag::server::NOTICE,
+            body,
+        }
+        .encode(&mut out);
     }
     client.key.encode(&mut out);
     message::ready_for_query(TxStatus::Idle, &mut out);
@@ -132,7 +142,10 @@ async fn finish(
     client.clear_link();
     let node = lease.server.info.node.name.clone();
     if let Cause::ServerLost(_) = end.cause {
-        context.reports.tell(Fact::ServerLost { node: node.clone(), sqlstate: None });
+        context.reports.tell(Fact::ServerLost {
+            node: node.clone(),
+            sqlstate: None,
+        });
     }
     end::log(context, &client, &node, &end);
     let words = last_words(&end, &node);

@@ -85,15 +85,19 @@ pub async fn greet(context: &Context, mut stream: Stream) -> Option<Login> {
     let limit = context.config.borrow().general.client_login_timeout;
     let conversation = converse(context, &mut stream, &mut received);
     let result = match limit {
-        Some(limit) => {
-            timeout(limit, conversation).await.unwrap_or(Err(GreetError::TimedOut(limit)))
-        }
+        Some(limit) => timeout(limit, conversation)
+            .await
+            .unwrap_or(Err(GreetError::TimedOut(limit))),
         None => conversation.await,
     };
     match result {
-        Ok(Some((client, startup, target))) => {
-            Some(Login { stream, received, client, startup, target })
-        }
+        Ok(Some((client, startup, target))) => Some(Login {
+            stream,
+            received,
+            client,
+            startup,
+            target,
+        }),
         Ok(None) => None,
         Err(error) => {
             if !matches!(error, GreetError::ClosedEarly) {
@@ -136,7 +140,10 @@ async fn converse(
             auth_type: config.general.auth_type,
             verifier: users.get(identity.user.as_str()),
         };
-        context.authenticator.authenticate(stream, received, login).await?;
+        context
+            .authenticator
+            .authenticate(stream, received, login)
+            .await?;
     }
     let target = identity.target(context, &config, admitted)?;
     if config.general.log_connections {
@@ -169,7 +176,11 @@ async fn first_packets(
         if stream.read_buf(received).await? == 0 {
             // Some drivers hang up after `N` and come again.
             let silent = received.is_empty() || !fresh;
-            return Err(if silent { GreetError::ClosedEarly } else { StartupError::Length.into() });
+            return Err(if silent {
+                GreetError::ClosedEarly
+            } else {
+                StartupError::Length.into()
+            });
         }
     }
 }
@@ -204,7 +215,11 @@ impl Identity {
         let user = UserName::new(&text(&startup.user, "user")?);
         let database = DatabaseName::new(&text(&startup.database, "database")?);
         let is_console = CONSOLES.contains(&database.as_str());
-        Ok(Self { user, database, is_console })
+        Ok(Self {
+            user,
+            database,
+            is_console,
+        })
     }
 
     /// What the proven user may reach.
@@ -218,7 +233,10 @@ impl Identity {
             return self.console_rights(config, admitted).map(Target::Console);
         }
         let database = context.pools.database(&self.database).ok_or_else(|| {
-            refused(SqlState::INVALID_CATALOG_NAME, format!("no such database: {}", self.database))
+            refused(
+                SqlState::INVALID_CATALOG_NAME,
+                format!("no such database: {}", self.database),
+            )
         })?;
         if database.is_disabled() {
             let message = format!("database \"{}\" is disabled", self.database);
@@ -264,10 +282,15 @@ fn register(
     let newcomer = Newcomer {
         database: identity.database.clone(),
         user: identity.user.clone(),
-        application_name: application_name
-            .map_or_else(String::new, |name| String::from_utf8_lossy(name).into_owned()),
+        application_name: application_name.map_or_else(String::new, |name| {
+            String::from_utf8_lossy(name).into_owned()
+        }),
         ends: stream.ends(),
-        key_len: if long_key { LONG_CANCEL_KEY_LEN } else { CANCEL_KEY_LEN },
+        key_len: if long_key {
+            LONG_CANCEL_KEY_LEN
+        } else {
+            CANCEL_KEY_LEN
+        },
     };
     let limit = (!identity.is_console).then_some(config.general.max_client_conn);
     context.clients.register(newcomer, limit).map_err(|error| {

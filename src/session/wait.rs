@@ -94,7 +94,10 @@ impl Refusal {
     /// Says it to the client and hangs up.
     pub(super) async fn tell(self, client: &Client, stream: Stream) {
         if let Self::Gone = self {
-            tracing::info!(client = client.id, "client left while it waited for a server");
+            tracing::info!(
+                client = client.id,
+                "client left while it waited for a server"
+            );
             return;
         }
         let mut words = BytesMut::new();

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     // A panic of the harness (a server that did not start, a wait that took too long) is a failed
     // demo; everything it started ends with it.
-    let result = runtime.block_on(tokio::spawn(run(arguments.pgsluice)));
+    let result = runtime.block_on(runtime.spawn(run(arguments.pgsluice)));
     drop(runtime);
     match result {
         Ok(tally) => {
@@ -160,7 +160,7 @@ impl Show {
             Ok(phases) => {
                 self.screen.phases(&phases);
                 self.workload.all_served().await;
-                self.tally.switchovers += 1;
+                self.tally.switched(&self.workload.current());
             }
             Err(error) => self.fail(&format!("switchover {number}: {}", error.message)),
         }

@@ -117,7 +117,7 @@ async fn the_relay_crumbles_and_resets() {
     bounce.set(Weather::Crumbs);
     let (mut conn, _) = RawConn::login(bounce.port(), APP, DATABASE).await;
     assert_eq!(conn.query("SELECT 1").await, "T D C ZI");
-    bounce.set(Weather::Reset);
+    bounce.reset();
     assert!(conn.read().await.is_none());
     let gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'";
     eventually("the server noticed", || node.holds(gone)).await;

@@ -1,6 +1,5 @@
 //! Our tables: clusters, nodes, replication, operations, events.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ pub(super) struct Node {
 
 impl Node {
     /// The link from the lead to this node.
-    fn from_lead(&self) -> Option<&LinkView> {
+    fn link_from_lead(&self) -> Option<&LinkView> {
         let lead = self.cluster.lead.as_ref()?;
         let mut links = self.cluster.links.iter();
         links.find(|link| link.from == *lead && link.to == self.view.name)
@@ -92,12 +91,12 @@ pub(super) const NODES: &[Col<Node>] = &[
     }),
     text("since", |n| utc(n.view.since)),
     int8("lag_bytes", |n| {
-        n.from_lead().and_then(|link| link.lag_bytes)
+        n.link_from_lead().and_then(|link| link.lag_bytes)
     }),
     maybe("lsn", |n| n.view.lsn.map(|lsn| lsn.to_string())),
     text("reason", |n| n.view.reason.clone()),
     text("replication", |n| {
-        n.from_lead()
+        n.link_from_lead()
             .map_or_else(String::new, |link| link.state.clone())
     }),
     int8("probe_us", |n| n.view.probe_us),
@@ -220,32 +219,20 @@ pub(super) const SWITCHOVER: &[Col<Operation>] = &[
 ];
 
 pub(super) fn operations(console: &Console) -> Vec<Operation> {
-    let views = console.control.views();
-    let running: HashMap<_, _> = views
-        .iter()
-        .filter_map(|view| Some((&view.name, view.operation.as_ref()?)))
-        .collect();
-    let mut rows = Vec::new();
-    for report in console.control.operations() {
-        let phase = running
-            .get(&report.cluster)
-            .filter(|operation| operation.kind == report.kind)
-            .map(|operation| operation.phase);
-        rows.extend(operation_rows(report, phase));
-    }
-    rows
+    let reports = console.control.operations().into_iter();
+    reports.flat_map(operation_rows).collect()
 }
 
-/// `running`: the phase that the operation is in, if it has not ended.
-pub(super) fn operation_rows(report: Report, running: Option<&'static str>) -> Vec<Operation> {
+/// A row per phase, and one for the whole.
+pub(super) fn operation_rows(report: Report) -> Vec<Operation> {
     let report = Arc::new(report);
-    let outcome = match (&report.outcome, running) {
-        (_, Some(_)) => "running",
-        (Outcome::Completed, None) => "completed",
-        (Outcome::Aborted { .. }, None) => "aborted",
+    let outcome = match report.outcome {
+        Outcome::Running { .. } => "running",
+        Outcome::Completed => "completed",
+        Outcome::Aborted { .. } => "aborted",
     };
     let mut shown = phases(&report);
-    if let (Some(total), Some(phase)) = (shown.last_mut(), running) {
+    if let (Some(total), Outcome::Running { phase }) = (shown.last_mut(), &report.outcome) {
         let blockers: Vec<String> = report.blockers.iter().map(blocker_line).collect();
         total.detail = if blockers.is_empty() {
             format!("in phase {phase}")
