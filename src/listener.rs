@@ -299,7 +299,10 @@ impl Worker {
     }
 
     async fn host_console(&self, login: Login, rights: ConsoleRights) {
-        let Login { stream, received, client, .. } = login;
+        let Login { mut stream, received, client, .. } = login;
+        if session::admit(&mut stream).await.is_err() {
+            return;
+        }
         client.set_stage(Stage::Console);
         let who = ConsoleLogin {
             user: client.user.clone(),

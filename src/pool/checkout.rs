@@ -50,7 +50,7 @@ pub struct Request {
     /// What the server must have been started with.
     pub params: StartupParams,
     /// How to log in if a server must be opened.
-    pub password: Option<Verifier>,
+    pub secret: Option<Verifier>,
     /// Where the session takes its orders from.
     pub order: Arc<OrderCell>,
 }
@@ -292,17 +292,15 @@ impl Pool {
         let dial = self.dial_for(request, lead);
         let config = self.shared.config();
         let general = &config.general;
-        let limit = general.server_connect_timeout;
+        let dialer = self.shared.dialer();
         let mut moves = self.gate.bell().subscribe();
         let server = tokio::select! {
-            result = Server::dial(self.shared.next_id(), dial, &self.shared.tcp_options(), limit) => result,
+            result = Server::dial(self.shared.next_id(), dial, &dialer) => result,
             () = self.gate_moved(&mut moves, epoch) => return Ok(None),
         };
         match server {
             Ok(server) => Ok(self.lease_opened(server, request, permit)),
-            Err(DialError::Login { node: name, source }) if source.is_final() => {
-                Err(CheckoutError::Login(DialError::Login { node: name, source }))
-            }
+            Err(error) if error.is_final() => Err(CheckoutError::Login(error)),
             Err(error) => {
                 tracing::warn!(%node, error = %Chain(&error), "server login failed");
                 self.shared.reports.tell(Fact::DialFailed { node, error: Chain(&error).to_string() });
@@ -318,7 +316,7 @@ impl Pool {
             generation: self.database.generation(),
             dbname: self.database.dbname(),
             user: self.key.user.to_string(),
-            password: request.password.clone(),
+            secret: request.secret.clone(),
             params: request.params.clone(),
         }
     }
@@ -405,7 +403,7 @@ struct Chain<'a>(&'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)?;
+        write!(f, "{}", self.0)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
             write!(f, ": {error}")?;
@@ -522,8 +520,12 @@ impl Lease {
         let wanted = booking.is_wanted(general.server_lifetime) && server.info.params.is_reusable();
         // A server that got nothing from its client is as it was.
         let query = if meter.read().received == 0 { "" } else { &general.server_reset_query };
-        let reset = async { server.reset(query, general.cancel_wait_timeout).await };
-        match if wanted { reset.await.map(|()| true) } else { Ok(false) } {
+        let fit = if wanted {
+            server.reset(query, general.cancel_wait_timeout).await.map(|()| true)
+        } else {
+            Ok(false)
+        };
+        match fit {
             Ok(true) => booking.give_back(server),
             Ok(false) => booking.close(server).await,
             Err(error) => {

@@ -236,20 +236,18 @@ impl Pools {
         target: &Arc<NodeConfig>,
         params: StartupParams,
     ) -> impl Future<Output = bool> + use<> {
-        let config = self.config();
         let dial = Dial {
             node: Arc::clone(target),
             generation: pool.database.generation(),
             dbname: pool.database.dbname(),
             user: pool.key.user.to_string(),
-            password: self.verifier_of(&pool.key.user),
+            secret: self.secret_of(&pool.key.user),
             params,
         };
-        let (id, options) = (self.shared().next_id(), self.shared().tcp_options());
+        let (id, dialer) = (self.shared().next_id(), self.shared().dialer());
         let (pool, dialing) = (Arc::clone(pool), Dialing::new(gate));
         async move {
-            let limit = config.general.server_connect_timeout;
-            let server = Server::dial(id, dial, &options, limit).await;
+            let server = Server::dial(id, dial, &dialer).await;
             drop(dialing);
             match server {
                 Ok(server) => {
@@ -293,7 +291,7 @@ impl Pools {
         }
     }
 
-    pub(super) fn verifier_of(&self, user: &UserName) -> Option<Verifier> {
+    pub(super) fn secret_of(&self, user: &UserName) -> Option<Verifier> {
         self.users().get(user.as_str()).cloned()
     }
 }

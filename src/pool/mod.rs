@@ -19,6 +19,7 @@ pub use command::{Blocker, DrainStatus, HoldOwner, Released};
 pub use database::Database;
 pub use operator::VerbError;
 pub use server::{CancelInFlight, DialError, Server, ServerInfo, StartupParams};
+pub use janitor::ROUND as JANITOR_ROUND;
 pub use snapshot::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot, StatsSnapshot};
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,13 +30,14 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::auth::UserList;
+use crate::auth::{Kdf, UserList};
 use crate::cluster::Reports;
 use crate::config::{ClusterName, Config, DatabaseName, NodeConfig, NodeName, UserName};
 use crate::net::Stream;
 use crate::wire::startup::CancelRequest;
 
 use gate::{ClusterGate, lock};
+use server::Dialer;
 use shared::Shared;
 
 /// All pools of an instance. Cheap to clone.
@@ -65,9 +67,10 @@ impl Pools {
         config: watch::Receiver<Arc<Config>>,
         users: watch::Receiver<Arc<UserList>>,
         reports: Reports,
+        kdf: Kdf,
         ids: Arc<AtomicU64>,
     ) -> Self {
-        let shared = Arc::new(Shared::new(config, reports, ids));
+        let shared = Arc::new(Shared::new(config, reports, kdf, ids));
         let bell = Arc::new(watch::Sender::new(0));
         let pools = Self(Arc::new(Inner { shared, users, bell, rooms: Mutex::default() }));
         pools.apply_config();
@@ -128,12 +131,12 @@ impl Pools {
     /// taken it (it closes the connection).
     pub fn cancel_request(&self, info: &Arc<ServerInfo>) -> impl Future<Output = ()> + use<> {
         let in_flight = CancelInFlight::new(info);
-        let options = self.shared().tcp_options();
-        let limit = self.config().general.server_connect_timeout;
+        let Dialer { options, limit, .. } = self.shared().dialer();
         let info = Arc::clone(info);
         async move {
             let mut packet = BytesMut::new();
-            CancelRequest { pid: info.key.pid, key: info.key.key.clone() }.encode(&mut packet);
+            let Some(key) = &info.key else { return };
+            CancelRequest { pid: key.pid, key: key.key.clone() }.encode(&mut packet);
             let send = async {
                 let mut stream =
                     Stream::connect(&info.node.host, info.node.port, &options).await?;
@@ -146,6 +149,11 @@ impl Pools {
             }
             drop(in_flight);
         }
+    }
+
+    /// Clients that have a server, over all databases.
+    pub fn servers_in_use(&self) -> usize {
+        self.all().iter().map(|pool| pool.lock().leased.len()).sum()
     }
 
     fn shared(&self) -> &Arc<Shared> {

@@ -11,11 +11,12 @@ use tokio::runtime;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::auth::server::{LoginError, Password, login};
+use crate::auth::server::{LoginError, ServerLogin, login};
+use crate::auth::{Kdf, Verifier};
 use crate::config::NodeConfig;
 use crate::net::{Ends, Stream, TcpOptions};
 use crate::wire::message::{self, BackendKey, RawMessage, TxStatus};
-use crate::wire::{frontend, tag};
+use crate::wire::{SqlState, frontend, tag};
 
 /// Terminate has no body.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
@@ -67,8 +68,8 @@ pub struct ServerInfo {
     pub generation: u64,
     /// Backend's process id, as `pg_stat_activity` has it.
     pub pid: i32,
-    /// What a cancel request to the backend needs.
-    pub key: BackendKey,
+    /// What a cancel request to the backend needs; PostgreSQL always gives it.
+    pub key: Option<BackendKey>,
     /// Both ends of the socket.
     pub ends: Ends,
     /// What it was started with.
@@ -129,8 +130,19 @@ pub struct Server {
     pub info: Arc<ServerInfo>,
     /// `ParameterStatus` as the server last told them.
     pub parameters: Vec<(Bytes, Bytes)>,
-    /// Notices of the login, as they came: for the first client.
-    pub notices: Bytes,
+    /// Bodies of the login's notices, as they came: for the first client.
+    pub notices: Vec<Bytes>,
+}
+
+/// How connections are opened.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    /// Socket options.
+    pub options: TcpOptions,
+    /// Where passwords are hashed.
+    pub kdf: Kdf,
+    /// `server_connect_timeout`.
+    pub limit: Duration,
 }
 
 /// What a login needs to know.
@@ -145,7 +157,7 @@ pub struct Dial {
     /// User.
     pub user: String,
     /// How we prove to be that user.
-    pub password: Option<Verifier>,
+    pub secret: Option<Verifier>,
     /// Everything else of the startup packet.
     pub params: StartupParams,
 }
@@ -190,8 +202,28 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// Will the same login be refused again, whoever tries? A node that is starting up or going
+    /// down (57P03) is worth waiting for, as is one that cannot be reached.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::TimedOut { .. } => false,
+            Self::Login { source, .. } => match source {
+                LoginError::Refused { report, .. } => {
+                    report.code != Some(SqlState::CANNOT_CONNECT_NOW)
+                }
+                LoginError::NoSecret(..)
+                | LoginError::UnsupportedMethod
+                | LoginError::Scram(_)
+                | LoginError::Startup(_) => true,
+                _ => false,
+            },
+        }
+    }
+}
+
 impl Server {
-    /// Connects and logs in within `limit`.
+    /// Connects and logs in.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection; a backend that was being started ends by itself
@@ -199,22 +231,27 @@ impl Server {
     pub async fn dial(
         id: u64,
         dial: Dial,
-        options: &TcpOptions,
-        limit: Duration,
+        dialer: &Dialer,
     ) -> Result<Self, DialError> {
         let node = dial.node.name.to_string();
-        match timeout(limit, Self::dial_unbounded(id, dial, options)).await {
+        let limit = dialer.limit;
+        match timeout(limit, Self::dial_unbounded(id, dial, dialer)).await {
             Ok(result) => result,
             Err(_) => Err(DialError::TimedOut { node, limit }),
         }
     }
 
-    async fn dial_unbounded(id: u64, dial: Dial, options: &TcpOptions) -> Result<Self, DialError> {
+    async fn dial_unbounded(id: u64, dial: Dial, dialer: &Dialer) -> Result<Self, DialError> {
         let node = || dial.node.name.to_string();
-        let mut stream = Stream::connect(&dial.node.host, dial.node.port, options)
+        let mut stream = Stream::connect(&dial.node.host, dial.node.port, &dialer.options)
             .await
             .map_err(|source| DialError::Connect { node: node(), source })?;
-        let hello = login(&mut stream, &dial.startup(), &dial.user, dial.password.as_ref())
+        let who = ServerLogin {
+            user: &dial.user,
+            params: &dial.startup(),
+            secret: dial.secret.as_ref(),
+        };
+        let hello = login(&mut stream, who, &dialer.kdf)
             .await
             .map_err(|source| DialError::Login { node: node(), source })?;
         let info = ServerInfo {
@@ -222,7 +259,7 @@ impl Server {
             ends: stream.ends(),
             node: dial.node,
             generation: dial.generation,
-            pid: hello.key.pid.cast_signed(),
+            pid: hello.key.as_ref().map_or(0, |key| key.pid.cast_signed()),
             key: hello.key,
             params: dial.params,
             opened: Instant::now(),
@@ -234,7 +271,7 @@ impl Server {
             stream,
             home: runtime::Handle::current().id(),
             info: Arc::new(info),
-            parameters: hello.parameters,
+            parameters: hello.params,
             notices: hello.notices,
         })
     }

@@ -5,15 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use crate::auth::Kdf;
 use crate::cluster::Reports;
 use crate::config::Config;
 use crate::net::TcpOptions;
+
+use super::server::Dialer;
 
 /// One per instance.
 #[derive(Debug)]
 pub(super) struct Shared {
     config: watch::Receiver<Arc<Config>>,
     pub(super) reports: Reports,
+    kdf: Kdf,
     /// One count for clients and servers, as PgBouncer has it.
     ids: Arc<AtomicU64>,
     /// PAUSE without a database.
@@ -24,17 +28,23 @@ impl Shared {
     pub(super) fn new(
         config: watch::Receiver<Arc<Config>>,
         reports: Reports,
+        kdf: Kdf,
         ids: Arc<AtomicU64>,
     ) -> Self {
-        Self { config, reports, ids, paused: AtomicBool::new(false) }
+        Self { config, reports, kdf, ids, paused: AtomicBool::new(false) }
     }
 
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
     }
 
-    pub(super) fn tcp_options(&self) -> TcpOptions {
-        TcpOptions::from_config(&self.config.borrow().general)
+    pub(super) fn dialer(&self) -> Dialer {
+        let config = self.config.borrow();
+        Dialer {
+            options: TcpOptions::from_config(&config.general),
+            kdf: self.kdf.clone(),
+            limit: config.general.server_connect_timeout,
+        }
     }
 
     pub(super) fn next_id(&self) -> u64 {

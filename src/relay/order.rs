@@ -77,6 +77,9 @@ pub enum Order {
 }
 
 impl Order {
+    /// Strength of [`Order::Park`].
+    const PARK: u32 = 1;
+
     const fn encode(self) -> u32 {
         match self {
             Self::GoOn => 0,
@@ -121,13 +124,14 @@ impl OrderCell {
         Order::decode(self.word.load(Ordering::Acquire))
     }
 
-    /// Gives an order; a weaker one than what holds is ignored.
+    /// Gives an order; a weaker one than what holds is ignored. A hold takes over from a hold.
     pub fn raise(&self, order: Order) {
         let new = order.encode();
         let raised = self
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-                (Order::strength(new) > Order::strength(old)).then_some(new)
+                let (is, was) = (Order::strength(new), Order::strength(old));
+            (is > was || is == Order::PARK && was == Order::PARK).then_some(new)
             });
         if raised.is_ok() {
             self.wake();
@@ -136,10 +140,9 @@ impl OrderCell {
 
     /// Park → go on. Any stop stays.
     pub fn lift_park(&self) {
-        let (park, go_on) = (Order::Park.encode(), Order::GoOn.encode());
-        let lifted = self
-            .word
-            .compare_exchange(park, go_on, Ordering::AcqRel, Ordering::Acquire);
+        let lifted = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+            matches!(Order::decode(old), Order::Park(_)).then_some(Order::GoOn.encode())
+        });
         if lifted.is_ok() {
             self.wake();
         }
@@ -177,6 +180,8 @@ mod tests {
         assert_eq!(cell.get(), Order::GoOn);
         cell.raise(Order::Park(HoldId::FIRST));
         assert_eq!(cell.get(), Order::Park(HoldId::FIRST));
+        cell.raise(Order::Park(HoldId::FIRST.next()));
+        assert_eq!(cell.get(), Order::Park(HoldId::FIRST.next()));
         cell.lift_park();
         assert_eq!(cell.get(), Order::GoOn);
         cell.raise(Order::StopWhenSafe(StopReason::Switchover));

@@ -25,8 +25,8 @@ use crate::config::Config;
 use crate::net::Stream;
 use crate::pool::{ClientTag, Lease, Pool, Pools, Request, StartupParams};
 use crate::relay::{Cause, Leftover, RelayEnd, Scratch, StopReason, relay};
-use crate::wire::message::{self, TxStatus};
-use crate::wire::{ErrorResponse, SqlState};
+use crate::wire::message::{self, Authentication, RawMessage, TxStatus};
+use crate::wire::{ErrorResponse, SqlState, tag};
 
 use end::{last_words, linger};
 use wait::wait_for_server;
@@ -52,6 +52,9 @@ pub struct Context {
 
 /// A login to a database: everything from here to the last byte.
 ///
+/// `AuthenticationOk` comes with the server and not before: libpq tries the next host of its list
+/// on 57P03 only as long as it has not been let in.
+///
 /// wait for a server → welcome → relay → give the server back, tell the client why, hang up.
 pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
     let Login { mut stream, mut received, client, startup, .. } = login;
@@ -62,7 +65,7 @@ pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
             application_name: client.application_name.clone(),
         }),
         params: StartupParams::new(startup.session_params()),
-        password: context.users.borrow().get(client.user.as_str()).cloned(),
+        secret: context.users.borrow().get(client.user.as_str()).cloned(),
         order: Arc::clone(&client.order),
     };
     client.set_stage(Stage::Waiting);
@@ -96,13 +99,23 @@ pub async fn turn_away(login: Login, why: &'static str) {
     linger(login.stream, &words).await;
 }
 
+/// Tells a client that it is in, and no more: what comes next is the console's.
+pub async fn admit(stream: &mut Stream) -> std::io::Result<()> {
+    let mut out = BytesMut::new();
+    Authentication::Ok.encode(&mut out);
+    stream.write_all(&out).await
+}
+
 /// What the server said at its login, with a cancel key of our own.
 fn welcome(client: &Client, lease: &mut Lease) -> BytesMut {
     let mut out = BytesMut::with_capacity(1024);
+    Authentication::Ok.encode(&mut out);
     for (name, value) in &lease.server.parameters {
         message::parameter_status(name, value, &mut out);
     }
-    out.extend_from_slice(&std::mem::take(&mut lease.server.notices));
+    for body in std::mem::take(&mut lease.server.notices) {
+        RawMessage { tag: tag::server::NOTICE, body }.encode(&mut out);
+    }
     client.key.encode(&mut out);
     message::ready_for_query(TxStatus::Idle, &mut out);
     out

@@ -128,16 +128,15 @@ async fn converse(
     let config = Arc::clone(&context.config.borrow());
     let identity = Identity::of(&startup)?;
     let client = register(context, &config, stream, &identity, &startup)?;
-    let login = ClientLogin {
-        user: identity.user.as_str(),
-        auth_type: config.general.auth_type,
-    };
     let admitted = identity.is_console && is_owner(stream, &identity.user);
-    let users = Arc::clone(&context.users.borrow());
-    if admitted {
-        context.authenticator.admit(stream).await?;
-    } else {
-        context.authenticator.authenticate(stream, received, &login, &users).await?;
+    if !admitted {
+        let users = Arc::clone(&context.users.borrow());
+        let login = ClientLogin {
+            user: identity.user.as_str(),
+            auth_type: config.general.auth_type,
+            verifier: users.get(identity.user.as_str()),
+        };
+        context.authenticator.authenticate(stream, received, login).await?;
     }
     let target = identity.target(context, &config, admitted)?;
     if config.general.log_connections {

@@ -1,0 +1,354 @@
+//! The demo, started by `make demo`: two PostgreSQL nodes that replicate to each other, pgsluice in
+//! front of them, sixteen clients that write all the time; four switchovers, one that is given up
+//! because of a client that sits idle in its transaction, and a lead that is killed. At the end the
+//! databases say whether anything was lost.
+//!
+//! The last line is for machines: `demo: PASS ...` or `demo: FAIL ...`.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "showing what happens is what the demo is for"
+)]
+#![allow(
+    clippy::expect_used,
+    reason = "what a demo cannot do without it ends by saying so"
+)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod screen;
+mod tally;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use harness::ledger::{self, Nature, Workload, WorkloadSpec};
+use harness::node::{APP, DATABASE};
+use harness::pair::{Pair, PairSpec};
+use harness::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, ProxySpec, named_rows};
+use screen::Screen;
+use tally::Tally;
+
+/// Clients that write.
+const CLIENTS: usize = 16;
+/// Where the lead goes, in this order.
+const ROUTE: [&str; 4] = ["n2", "n1", "n2", "n1"];
+/// How long the clients write between two events.
+const CALM: Duration = Duration::from_secs(2);
+/// How long the switchover that is bound to be given up waits for the client that does not move.
+const DRAIN_TIMEOUT: &str = "300ms";
+
+/// Two replicating nodes, sixteen clients, and a lead that moves.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The pgsluice program to show.
+    #[arg(long)]
+    pgsluice: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    // A panic of the harness (a server that did not start, a wait that took too long) is a failed
+    // demo; everything it started ends with it.
+    let result = runtime.block_on(tokio::spawn(run(arguments.pgsluice)));
+    drop(runtime);
+    match result {
+        Ok(tally) => {
+            println!("{}", tally.line());
+            if tally.passed() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            println!("demo: FAIL the demo did not get to its end: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(binary: PathBuf) -> Tally {
+    let screen = Screen::new();
+    let mut show = Show::open(screen, binary).await;
+    for target in ROUTE {
+        show.switchover(target).await;
+    }
+    show.blocked_switchover("n2").await;
+    let late = show.kill_the_lead("n2").await;
+    show.close(&late).await
+}
+
+/// What is on stage.
+struct Show {
+    screen: Screen,
+    pair: Pair,
+    proxy: Proxy,
+    workload: Workload,
+    tally: Tally,
+}
+
+impl Show {
+    async fn open(mut screen: Screen, binary: PathBuf) -> Self {
+        screen.chapter("Setting the stage");
+        let begun = Instant::now();
+        screen.busy("starting two PostgreSQL 15 nodes");
+        let pair = Pair::pglogical(PairSpec {
+            schema: ledger::schema(),
+            fsync: true,
+            settings: String::new(),
+        })
+        .await;
+        screen.done(
+            "nodes",
+            &format!(
+                "n1 on port {}, n2 on port {}: PostgreSQL 15, pglogical both ways",
+                pair.n1.port(),
+                pair.n2.port()
+            ),
+            begun.elapsed(),
+        );
+        let begun = Instant::now();
+        screen.busy("starting pgsluice");
+        let spec = ProxySpec {
+            cluster: "monitor_interval = \"250ms\"\nmonitor_timeout = \"1s\"\n".to_owned(),
+            ..ProxySpec::new(binary)
+        };
+        let proxy = Proxy::start(&pair, spec).await;
+        proxy.serving().await;
+        let lead = proxy.lead().await.unwrap_or_default();
+        let place = format!("on port {}, session pooling, lead {lead}", proxy.port());
+        screen.done("pgsluice", &place, begun.elapsed());
+        let begun = Instant::now();
+        screen.busy("starting the clients");
+        let workload = Workload::start(WorkloadSpec {
+            port: proxy.port(),
+            login: APP,
+            dbname: DATABASE.to_owned(),
+            writers: CLIENTS,
+            think: Duration::from_millis(5),
+        })
+        .await;
+        let what =
+            format!("{CLIENTS}, writing all the time: one counter, one ledger row each time");
+        screen.done("clients", &what, begun.elapsed());
+        Self {
+            screen,
+            pair,
+            proxy,
+            workload,
+            tally: Tally::new(CLIENTS),
+        }
+    }
+
+    /// A planned move of the lead.
+    async fn switchover(&mut self, target: &str) {
+        let number = self.tally.switchovers + 1;
+        self.calm(&format!("before switchover {number}")).await;
+        self.screen.chapter(&format!(
+            "Switchover {number}: SWITCHOVER {CLUSTER} TO {target}"
+        ));
+        self.workload
+            .begin(&format!("switchover {number}"), Nature::Planned);
+        let answer = self.say(&format!("SWITCHOVER {CLUSTER} TO {target}")).await;
+        match answer {
+            Ok(phases) => {
+                self.screen.phases(&phases);
+                self.workload.all_served().await;
+                self.tally.switchovers += 1;
+            }
+            Err(error) => self.fail(&format!("switchover {number}: {}", error.message)),
+        }
+        self.expect_lead(target).await;
+        self.show_clients();
+    }
+
+    /// A switchover that a client idle in its transaction is in the way of.
+    async fn blocked_switchover(&mut self, target: &str) {
+        self.calm("before the blocked switchover").await;
+        let command = format!("SWITCHOVER {CLUSTER} TO {target} DRAIN TIMEOUT '{DRAIN_TIMEOUT}'");
+        self.screen.chapter(&format!("In the way: {command}"));
+        let lead = self.proxy.lead().await.unwrap_or_default();
+        let blocker = self.proxy.connect_as(APP).await.expect("a client");
+        blocker
+            .batch_execute("SET application_name = 'forgotten_psql'; BEGIN; SELECT 1")
+            .await
+            .expect("an open transaction");
+        self.screen
+            .note("a client has said BEGIN and gone for lunch");
+        self.workload.begin("blocked switchover", Nature::Planned);
+        match self.say(&command).await {
+            Ok(_) => self.fail("the switchover went through although a client was in the way"),
+            Err(error) => {
+                self.screen.error(&error.message, error.detail.as_deref());
+                let text = format!("{} {}", error.message, error.detail.unwrap_or_default());
+                if text.contains("idle in transaction") {
+                    self.tally.aborted += 1;
+                } else {
+                    self.fail("the error does not say who was in the way");
+                }
+            }
+        }
+        self.workload.all_served().await;
+        self.expect_lead(&lead).await;
+        let interval = self.workload.current();
+        if interval.reconnects > 0 || !interval.failures.is_empty() {
+            self.fail("an aborted switchover was noticed by a client");
+        }
+        if blocker.batch_execute("COMMIT").await.is_err() {
+            self.fail("the client in the way was harmed");
+        }
+        self.show_clients();
+    }
+
+    /// The lead dies; an operator says who is next; the dead node comes back. Gives the writes that
+    /// reached the new lead only then.
+    async fn kill_the_lead(&mut self, target: &'static str) -> BTreeSet<i64> {
+        self.calm("before the kill").await;
+        let dead = self.proxy.lead().await.unwrap_or_default();
+        self.screen.chapter(&format!(
+            "kill -9 {dead}, then FAILOVER {CLUSTER} TO {target}"
+        ));
+        self.workload.begin("kill -9", Nature::Unplanned);
+        self.pair.node_mut(&dead).kill9();
+        self.screen
+            .note(&format!("every process of {dead} is gone; clients wait"));
+        let begun = Instant::now();
+        self.screen.busy("waiting for the operator's FAILOVER");
+        match self.fail_over(target).await {
+            Ok(phases) => {
+                self.screen.phases(&phases);
+                self.workload.all_served().await;
+                self.screen.done(
+                    "served",
+                    &format!("every client, by {target}"),
+                    begun.elapsed(),
+                );
+                self.tally.failovers += 1;
+            }
+            Err(message) => self.fail(&format!("failover: {message}")),
+        }
+        self.expect_lead(target).await;
+        self.show_clients();
+        self.calm("after the failover").await;
+
+        let begun = Instant::now();
+        self.screen.busy(&format!("starting {dead} again"));
+        let before = ledger::rows_written_by(self.pair.node(target), &dead).await;
+        self.pair.node_mut(&dead).start().await;
+        self.pair.catch_up().await;
+        let after = ledger::rows_written_by(self.pair.node(target), &dead).await;
+        let late: BTreeSet<i64> = after.difference(&before).copied().collect();
+        let what = format!(
+            "{dead} is back and caught up; it brought {} late writes",
+            late.len()
+        );
+        self.screen.done("back", &what, begun.elapsed());
+        late
+    }
+
+    /// Compares what the clients know with what both databases hold.
+    async fn close(mut self, late: &BTreeSet<i64>) -> Tally {
+        self.calm("the end").await;
+        self.screen.chapter("The ledger");
+        let begun = Instant::now();
+        self.screen.busy("both nodes catch up");
+        let work = self.workload.stop().await;
+        self.pair.catch_up().await;
+        self.screen.busy("asking both databases");
+        let verdict = ledger::check(self.pair.nodes(), &work, late).await;
+        self.tally.judge(&work, &verdict, late);
+        self.screen
+            .done("checked", "both copies, by SQL", begun.elapsed());
+        self.screen.table(&tally::table(&work));
+        for problem in self.tally.problems() {
+            self.screen.problem(problem);
+        }
+        self.tally
+    }
+
+    /// Refused for as long as the node is not known to be dead: repeated, as an operator would.
+    async fn fail_over(&self, target: &str) -> Result<Vec<NamedRow>, String> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let command = format!("FAILOVER {CLUSTER} TO {target} ACCEPT LOSS");
+            match self.say(&command).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) if Instant::now() > deadline => return Err(error.message),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    /// Lets the clients write for a while.
+    async fn calm(&mut self, name: &str) {
+        self.workload.begin(name, Nature::Calm);
+        let until = Instant::now() + CALM;
+        while Instant::now() < until {
+            let written = self.workload.acknowledged();
+            self.screen
+                .busy(&format!("{CLIENTS} clients, {written} writes acknowledged"));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.workload.all_served().await;
+    }
+
+    async fn say(&self, command: &str) -> Result<Vec<NamedRow>, Complaint> {
+        let console = harness::node::connect(self.proxy.port(), ADMIN, CONSOLE).await;
+        let (client, _driver) = console.map_err(|error| Complaint::from(&error))?;
+        named_rows(&client, command)
+            .await
+            .map_err(|error| Complaint::from(&error))
+    }
+
+    async fn expect_lead(&mut self, node: &str) {
+        let lead = self.proxy.lead().await.unwrap_or_default();
+        if lead != node {
+            self.fail(&format!("the lead is \"{lead}\" and should be \"{node}\""));
+        }
+    }
+
+    /// What the clients noticed of it.
+    fn show_clients(&mut self) {
+        let interval = self.workload.current();
+        let longest = interval.longest.iter().max().copied().unwrap_or_default();
+        self.screen.note(&format!(
+            "clients: {} reconnected, {} errors, longest wait {} ms, {} writes missing",
+            interval.reconnects,
+            interval.failures.len(),
+            longest.as_millis(),
+            interval.missing_at_release
+        ));
+    }
+
+    fn fail(&mut self, problem: &str) {
+        self.screen.problem(problem);
+        self.tally.problem(problem);
+    }
+}
+
+/// An error of the console.
+struct Complaint {
+    message: String,
+    detail: Option<String>,
+}
+
+impl From<&tokio_postgres::Error> for Complaint {
+    fn from(error: &tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(db) => Self {
+                message: db.message().to_owned(),
+                detail: db.detail().map(str::to_owned),
+            },
+            None => Self {
+                message: error.to_string(),
+                detail: None,
+            },
+        }
+    }
+}

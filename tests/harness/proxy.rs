@@ -1,0 +1,322 @@
+//! The real pgsluice binary in front of a pair.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
+
+use super::eventually;
+use super::node::{
+    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, Node, connect, simple,
+};
+use super::pair::{Kind, Pair};
+use super::workspace::{Workspace, free_port, signal};
+
+/// Administrator of the console.
+pub const ADMIN: Login = Login {
+    user: "admin",
+    password: "admin-secret",
+};
+/// May only SHOW.
+pub const STATS: Login = Login {
+    user: "stats",
+    password: "stats-secret",
+};
+/// Name of the cluster in the generated configuration.
+pub const CLUSTER: &str = "main";
+/// The admin database.
+pub const CONSOLE: &str = "pgsluice";
+
+/// What an instance shall be. The texts are lines of TOML for the named section.
+#[derive(Debug, Clone)]
+pub struct ProxySpec {
+    /// Names its directory: an instance started again under the same name finds its records.
+    pub name: &'static str,
+    /// The program.
+    pub binary: PathBuf,
+    /// `[pgsluice]`.
+    pub general: String,
+    /// `[clusters.main]`.
+    pub cluster: String,
+    /// `[databases.app]`.
+    pub database: String,
+}
+
+impl ProxySpec {
+    pub fn new(binary: PathBuf) -> Self {
+        Self {
+            name: "proxy",
+            binary,
+            general: String::new(),
+            cluster: String::new(),
+            database: String::new(),
+        }
+    }
+}
+
+/// One row of the console's answer, by column name.
+pub type NamedRow = BTreeMap<String, String>;
+
+/// A started instance. Killed when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    directory: PathBuf,
+    binary: PathBuf,
+    process: Option<Child>,
+    workspace: Arc<Workspace>,
+}
+
+impl Proxy {
+    /// In front of both nodes of `pair`; returns when the console answers.
+    pub async fn start(pair: &Pair, spec: ProxySpec) -> Self {
+        let directory = pair.workspace.root().join(spec.name);
+        fs::create_dir_all(directory.join("state")).expect("mkdir");
+        let mut proxy = Self {
+            port: free_port(),
+            directory,
+            binary: spec.binary.clone(),
+            process: None,
+            workspace: Arc::clone(&pair.workspace),
+        };
+        proxy.write_config(&configuration(&proxy, pair, &spec));
+        fs::write(proxy.directory.join("userlist.txt"), userlist()).expect("userlist.txt");
+        proxy.spawn().await;
+        proxy
+    }
+
+    /// Started again after it ended: same port, same files.
+    pub async fn restart(&mut self) {
+        self.kill9();
+        self.spawn().await;
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Directory of its Unix socket, configuration, log and `state`.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.join("pgsluice.toml")
+    }
+
+    /// Replaces the configuration file; [`reload`](Self::reload) makes it known.
+    pub fn write_config(&self, text: &str) {
+        fs::write(self.config_file(), text).expect("pgsluice.toml");
+    }
+
+    pub fn read_config(&self) -> String {
+        fs::read_to_string(self.config_file()).expect("pgsluice.toml")
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// A client's connection through it.
+    pub async fn connect_as(&self, login: Login) -> Result<Client, Error> {
+        connect(self.port, login, DATABASE)
+            .await
+            .map(|(client, _)| client)
+    }
+
+    /// Waits until a client is served.
+    pub async fn serving(&self) {
+        eventually("a client is served", async || {
+            let Ok(client) = self.connect_as(APP).await else {
+                return false;
+            };
+            simple(&client, "SELECT 1").await.is_ok()
+        })
+        .await;
+    }
+
+    /// Says `sql` on the console, on a connection of its own.
+    pub async fn admin(&self, sql: &str) -> Result<Vec<NamedRow>, Error> {
+        let (client, _driver) = connect(self.port, ADMIN, CONSOLE).await?;
+        named_rows(&client, sql).await
+    }
+
+    pub async fn reload(&self) {
+        self.admin("RELOAD").await.expect("RELOAD");
+    }
+
+    /// Name of the lead, as the console shows it.
+    pub async fn lead(&self) -> Option<String> {
+        let rows = self.admin("SHOW CLUSTERS").await.ok()?;
+        rows.into_iter()
+            .find(|row| row.values().any(|v| v == CLUSTER))?
+            .remove("lead")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the instance is running").id()
+    }
+
+    /// Sends it a signal, e.g. `TERM`.
+    pub fn signal(&self, name: &str) {
+        signal(&[self.pid()], name);
+    }
+
+    /// Waits until it ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + super::PATIENCE;
+        let mut process = self.process.take().expect("the instance is running");
+        loop {
+            if let Some(status) = process.try_wait().expect("wait") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                self.process = Some(process);
+                panic!("pgsluice does not end:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn kill9(&mut self) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+
+    async fn spawn(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("log"))
+            .expect("log");
+        let child = Command::new(&self.binary)
+            .arg(self.config_file())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log"))
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.binary.display()));
+        self.workspace.watch(child.id());
+        self.process = Some(child);
+        let deadline = Instant::now() + super::PATIENCE;
+        while self.admin("SHOW VERSION").await.is_err() {
+            let process = self.process.as_mut().expect("spawned");
+            if let Some(status) = process.try_wait().expect("wait") {
+                self.process = None;
+                panic!("pgsluice ended at once, {status}:\n{}", self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the console does not answer:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            let log = self.log();
+            let skip = log.lines().count().saturating_sub(40);
+            eprintln!("end of the log of pgsluice:");
+            log.lines()
+                .skip(skip)
+                .for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+/// Rows of all results of `sql`, each by column name.
+pub async fn named_rows(client: &Client, sql: &str) -> Result<Vec<NamedRow>, Error> {
+    let messages = client.simple_query(sql).await?;
+    let row = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => Some(
+            row.columns()
+                .iter()
+                .enumerate()
+                .map(|(i, column)| {
+                    (
+                        column.name().to_owned(),
+                        row.get(i).unwrap_or_default().to_owned(),
+                    )
+                })
+                .collect(),
+        ),
+        _ => None,
+    };
+    Ok(messages.iter().filter_map(row).collect())
+}
+
+fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
+    let replication = match pair.kind {
+        Kind::Pglogical => "pglogical",
+        Kind::Native => "logical",
+        Kind::Physical => "physical",
+    };
+    let marker = match pair.kind {
+        Kind::Physical => "",
+        Kind::Native | Kind::Pglogical => "marker_table = \"public.pgsluice_marker\"\n",
+    };
+    let node = |node: &Node, priority: u32| {
+        format!(
+            "{} = {{ host = \"127.0.0.1\", port = {}, priority = {priority} }}\n",
+            node.name(),
+            node.port()
+        )
+    };
+    let directory = proxy.directory.display();
+    format!(
+        "[listen]\n\
+         address = [\"127.0.0.1\"]\n\
+         port = {port}\n\
+         unix_socket_dir = \"{directory}\"\n\
+         \n\
+         [pgsluice]\n\
+         state_dir = \"{directory}/state\"\n\
+         auth_type = \"scram-sha-256\"\n\
+         auth_file = \"{directory}/userlist.txt\"\n\
+         admin_users = [\"{admin}\"]\n\
+         stats_users = [\"{stats}\"]\n\
+         {general}\n\
+         [clusters.{CLUSTER}]\n\
+         replication = \"{replication}\"\n\
+         monitor = {{ user = \"{monitor}\", password = \"{password}\", dbname = \"{DATABASE}\" }}\n\
+         {marker}{cluster}\n\
+         [clusters.{CLUSTER}.nodes]\n\
+         {n1}{n2}\n\
+         [databases.{DATABASE}]\n\
+         cluster = \"{CLUSTER}\"\n\
+         pool_mode = \"session\"\n\
+         pool_size = 50\n\
+         {database}",
+        port = proxy.port,
+        admin = ADMIN.user,
+        stats = STATS.user,
+        general = spec.general,
+        monitor = MONITOR.user,
+        password = MONITOR.password,
+        cluster = spec.cluster,
+        n1 = node(&pair.n1, 100),
+        n2 = node(&pair.n2, 90),
+        database = spec.database,
+    )
+}
+
+fn userlist() -> String {
+    let logins = [ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST];
+    let line = |login: Login| format!("\"{}\" \"{}\"\n", login.user, login.password);
+    logins.map(line).concat()
+}

@@ -1,0 +1,228 @@
+//! The temporary directory that everything of one test lives in, and the watchdog that empties it
+//! when nobody else can.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The system account that PostgreSQL runs under when the tests run as root.
+const SERVER_ACCOUNT: &str = "postgres";
+
+/// Reads one word from its standard input. No word means that the owner died: then the servers
+/// listed in `pids` are killed, if they still are what was listed (their command line names the
+/// directory). `keep` leaves the logs.
+const WATCHDOG: &str = r#"
+root=$1
+word=
+read -r word
+if [ -z "$word" ]; then
+    while read -r pid; do
+        if grep -qs -- "$root" "/proc/$pid/cmdline"; then
+            kill -QUIT "$pid"; kill -CONT "$pid"
+            tries=0
+            while [ -d "/proc/$pid" ] && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+            [ -d "/proc/$pid" ] && kill -KILL "$pid"
+        fi
+    done 2>/dev/null <"$root/pids"
+fi
+if [ "$word" = keep ]; then rm -rf "$root"/*/data "$root"/*/template; else rm -rf "$root"; fi
+"#;
+
+/// A temporary directory. Dropped after the servers in it (they hold it by `Arc`); logs stay, and
+/// their place is printed, when the test panicked.
+#[derive(Debug)]
+pub struct Workspace {
+    root: PathBuf,
+    watchdog: Child,
+    word: Option<ChildStdin>,
+}
+
+impl Workspace {
+    /// A fresh directory.
+    pub fn create() -> Arc<Self> {
+        let root = tempfile::Builder::new()
+            .prefix("pgsluice-")
+            .tempdir()
+            .expect("temporary directory")
+            .keep();
+        // The server account must be able to walk through.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("chmod");
+        fs::write(root.join("pids"), "").expect("pids");
+        let mut watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog"])
+            .arg(&root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Not in the terminal's foreground group, or Ctrl-C would end it with the rest.
+            .process_group(0)
+            .spawn()
+            .expect("sh");
+        let word = watchdog.stdin.take();
+        Arc::new(Self {
+            root,
+            watchdog,
+            word,
+        })
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A directory for one server, owned by the account that it will run under.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path).expect("mkdir");
+        give_to_server_account(&path);
+        path
+    }
+
+    /// Tells the watchdog of a process whose command line names this directory.
+    pub fn watch(&self, pid: u32) {
+        let mut pids = fs::OpenOptions::new()
+            .append(true)
+            .open(self.root.join("pids"))
+            .expect("pids");
+        writeln!(pids, "{pid}").expect("pids");
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        let keep = std::thread::panicking();
+        if keep {
+            eprintln!("logs are kept in {}", self.root.display());
+        }
+        if let Some(mut word) = self.word.take() {
+            let _ = writeln!(word, "{}", if keep { "keep" } else { "remove" });
+        }
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// Does this process run as root? PostgreSQL refuses to.
+pub fn is_root() -> bool {
+    // The owner of /proc/self is the effective user.
+    fs::metadata("/proc/self").expect("/proc").uid() == 0
+}
+
+/// `program`, to be run by an unprivileged account.
+pub fn as_server_account(program: &Path) -> Command {
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={SERVER_ACCOUNT}"))
+            .arg(format!("--regid={SERVER_ACCOUNT}"))
+            .args(["--init-groups", "--"])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command
+        .current_dir("/")
+        .env("LC_ALL", "C")
+        .env_remove("PGHOST")
+        .process_group(0);
+    command
+}
+
+/// Makes the server account own `path`, when that is another account than ours.
+pub fn give_to_server_account(path: &Path) {
+    if is_root() {
+        let (uid, gid) = server_account();
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("chown");
+    }
+}
+
+/// Runs a helper program to its end; panics with what it printed when it failed.
+pub fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| {
+        panic!("{command:?}: {e}");
+    });
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// Sends a signal, e.g. `KILL`. A process that is gone already is no error.
+pub fn signal(pids: &[u32], name: &str) {
+    if pids.is_empty() {
+        return;
+    }
+    let _ = Command::new("kill")
+        .arg(format!("-{name}"))
+        .args(pids.iter().map(u32::to_string))
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// The direct children of a process.
+pub fn children(parent: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        // pid (name) state ppid ...; the name may hold anything, also a parenthesis.
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        if after_name.split_whitespace().nth(1) == Some(&parent.to_string()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Pause where no task can be awaited, as in `Drop`.
+#[allow(clippy::disallowed_methods, reason = "no session is on this thread")]
+pub fn block(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// A port that nobody listens on. Below the ephemeral range, so that no outgoing connection takes
+/// it before its server is up; the server's start tries another one all the same when it is taken.
+pub fn free_port() -> u16 {
+    loop {
+        let port = 10_000 + u16::try_from(random() % 22_000).expect("below 22000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Some number, another one each time.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+fn server_account() -> (u32, u32) {
+    let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&SERVER_ACCOUNT))
+        .and_then(|fields| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))
+        .expect("the account \"postgres\": run scripts/setup.sh")
+}
