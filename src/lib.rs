@@ -25,6 +25,7 @@ pub mod control;
 pub mod session;
 // Layer 5, readers.
 pub mod admin;
-// Layer 6, edge and root.
-pub mod app;
+// Layer 6, edge.
 pub mod listener;
+// Layer 7, root.
+pub mod app;

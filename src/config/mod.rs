@@ -1,18 +1,36 @@
 //! Text → one immutable, checked [`Config`]. Pure: reading the file is the caller's business.
 
+mod diff;
+mod field;
+mod kind;
+mod mistake;
 mod names;
+mod reference;
+mod resolve;
+mod row;
+mod rules;
+mod settings;
+mod show;
+mod toml;
 
+pub use diff::{Diff, diff};
+pub use kind::parse_time;
+pub use mistake::{Mistake, nearest};
 pub use names::{ClusterName, DatabaseName, NodeName, UserName};
+pub use reference::reference;
+pub use settings::{ClusterConfig, DatabaseConfig, General, Listen, MonitorLogin, NodeConfig};
+pub use show::{ConfigRow, show_config};
+pub use toml::check;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+
+use field::words;
 
 /// Everything an instance needs to know. Built only by the parsers in this module, so a `Config`
 /// that exists is valid: every database's cluster exists, every cluster has a node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where clients come in.
     pub listen: Listen,
@@ -24,20 +42,27 @@ pub struct Config {
     pub databases: BTreeMap<DatabaseName, Arc<DatabaseConfig>>,
 }
 
-/// `[listen]`: sockets. Restart needed to change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// TCP addresses; `*` means all. Empty: no TCP.
-    pub address: Vec<String>,
-    /// TCP port, and the number in the Unix socket's name.
-    pub port: u16,
-    /// `listen(2)` backlog.
-    pub backlog: u32,
-    /// Directory of the Unix socket `.s.PGSQL.<port>`; `None`: no Unix socket.
-    pub unix_socket_dir: Option<PathBuf>,
-    /// Permission bits of the Unix socket.
-    pub unix_socket_mode: u32,
+/// Least important messages that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What needs an operator.
+    Error,
+    /// What may need one.
+    Warn,
+    /// What an operator wants to read afterwards.
+    Info,
+    /// What a developer wants to read.
+    Debug,
+    /// Every step.
+    Trace,
 }
+words!(LogLevel {
+    Error = "error",
+    Warn = "warn",
+    Info = "info",
+    Debug = "debug",
+    Trace = "trace",
+});
 
 /// How a client proves who it is (PgBouncer's `auth_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,55 +76,12 @@ pub enum AuthType {
     /// SCRAM-SHA-256.
     ScramSha256,
 }
-
-/// `[pgsluice]`: instance-wide settings. Zero in the file means "off" and is `None` here.
-#[derive(Debug, Clone, PartialEq)]
-pub struct General {
-    /// Worker threads of the data plane.
-    pub workers: usize,
-    /// Directory of the durable records (lead, epoch, events).
-    pub state_dir: PathBuf,
-    /// Client authentication.
-    pub auth_type: AuthType,
-    /// PgBouncer's `userlist.txt`.
-    pub auth_file: Option<PathBuf>,
-    /// Users who may do everything on the console.
-    pub admin_users: Vec<UserName>,
-    /// Users who may only SHOW on the console.
-    pub stats_users: Vec<UserName>,
-    /// Most client connections at a time (the console is exempt).
-    pub max_client_conn: usize,
-    /// Servers per (database, user) where the database does not say.
-    pub default_pool_size: usize,
-    /// Longest time a client may wait for a server.
-    pub query_wait_timeout: Option<Duration>,
-    /// Time from accept to ReadyForQuery, waits for a server not counted.
-    pub client_login_timeout: Option<Duration>,
-    /// An idle server older than this is closed.
-    pub server_lifetime: Option<Duration>,
-    /// A server idle for longer than this is closed.
-    pub server_idle_timeout: Option<Duration>,
-    /// Dial and login of a server must end within this.
-    pub server_connect_timeout: Duration,
-    /// Pause after a failed server login before the next try.
-    pub server_login_retry: Duration,
-    /// Sent before a server is given to another client. Empty: nothing is sent.
-    pub server_reset_query: String,
-    /// How long a cancel request may wait for its session's server.
-    pub cancel_wait_timeout: Option<Duration>,
-    /// TCP keepalive on both sides.
-    pub tcp_keepalive: bool,
-    /// Seconds of idle before the first probe; `None`: the kernel's.
-    pub tcp_keepidle: Option<Duration>,
-    /// Between probes; `None`: the kernel's.
-    pub tcp_keepintvl: Option<Duration>,
-    /// Probes before the peer is given up; `None`: the kernel's.
-    pub tcp_keepcnt: Option<u32>,
-    /// `TCP_USER_TIMEOUT`; `None`: the kernel's.
-    pub tcp_user_timeout: Option<Duration>,
-    /// How long SHUTDOWN WAIT_FOR_* may take before the rest is closed; `None`: no bound.
-    pub shutdown_timeout: Option<Duration>,
-}
+words!(AuthType {
+    Trust = "trust",
+    Plain = "plain",
+    Md5 = "md5",
+    ScramSha256 = "scram-sha-256",
+});
 
 /// How the members of a cluster replicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +95,12 @@ pub enum ReplicationKind {
     /// Streaming replication of a physical standby.
     Physical,
 }
+words!(ReplicationKind {
+    Auto = "auto",
+    Logical = "logical",
+    Pglogical = "pglogical",
+    Physical = "physical",
+});
 
 /// Who performs `pg_promote` on a physical standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,43 +110,17 @@ pub enum Promote {
     /// We call `pg_promote(false)`.
     PgPromote,
 }
+words!(Promote { Wait = "wait", PgPromote = "pg_promote" });
 
-/// `[clusters.NAME]`: nodes that hold the same data, one of them lead.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClusterConfig {
-    /// Its name.
-    pub name: ClusterName,
-    /// How its members replicate.
-    pub replication: ReplicationKind,
-    /// Who promotes a physical target.
-    pub promote: Promote,
-    /// Login of the control connections.
-    pub monitor: MonitorLogin,
-    /// Between two probes of a node.
-    pub monitor_interval: Duration,
-    /// Deadline of each step of a probe.
-    pub monitor_timeout: Duration,
-    /// Failed probes before a node is down.
-    pub fall: u32,
-    /// Good probes before a node is up.
-    pub rise: u32,
-    /// Preflight refuses a switchover when the target lags more than this many bytes.
-    pub switchover_lag_max_bytes: u64,
-    /// Preflight refuses when the clocks of both nodes differ by more.
-    pub clock_skew_max: Duration,
-    /// How long sessions may take to reach their safe point.
-    pub drain_timeout: Duration,
-    /// What to do with those that did not.
-    pub on_drain_timeout: OnDrainTimeout,
-    /// How long the target may take to replay the captured LSN.
-    pub catchup_timeout: Duration,
-    /// Table with one marker row per node, e.g. `public.pgsluice_marker`; `None`: dual nudge.
-    pub marker_table: Option<String>,
-    /// How many held clients may be released per millisecond; `None`: all at once.
-    pub release_per_ms: Option<u32>,
-    /// Members, in the file's order.
-    pub nodes: Vec<NodeConfig>,
+/// Who decides that a lead is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailoverPolicy {
+    /// pgsluice, after fresh probes have confirmed it.
+    Auto,
+    /// An operator.
+    Manual,
 }
+words!(FailoverPolicy { Auto = "auto", Manual = "manual" });
 
 /// What happens to sessions that did not reach their safe point within `drain_timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,17 +132,7 @@ pub enum OnDrainTimeout {
     /// Close the sessions with 57P01.
     Terminate,
 }
-
-/// Login of the monitor's and the gate's own connections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MonitorLogin {
-    /// Role; `pg_monitor` is enough.
-    pub user: String,
-    /// Its password.
-    pub password: Option<Secret>,
-    /// The database that the clients use.
-    pub dbname: String,
-}
+words!(OnDrainTimeout { Abort = "abort", Cancel = "cancel", Terminate = "terminate" });
 
 /// May a node become lead?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,21 +144,7 @@ pub enum Candidate {
     /// Never (logical standby, witness).
     Never,
 }
-
-/// One PostgreSQL server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeConfig {
-    /// Its name.
-    pub name: NodeName,
-    /// Host name, address, or a directory starting with `/` for a Unix socket.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Higher is preferred as lead.
-    pub priority: i32,
-    /// May it become lead?
-    pub candidate: Candidate,
-}
+words!(Candidate { Auto = "auto", Manual = "manual", Never = "never" });
 
 /// PgBouncer's pool modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +152,7 @@ pub enum PoolMode {
     /// A server belongs to a session from login to disconnect.
     Session,
 }
+words!(PoolMode { Session = "session" });
 
 /// Which node of the cluster a database's clients get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,23 +160,7 @@ pub enum Route {
     /// The lead.
     Lead,
 }
-
-/// `[databases.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseConfig {
-    /// The name that clients use.
-    pub name: DatabaseName,
-    /// The cluster that holds it.
-    pub cluster: ClusterName,
-    /// Its name on the nodes.
-    pub dbname: String,
-    /// When a server is given back.
-    pub pool_mode: PoolMode,
-    /// Which node.
-    pub route: Route,
-    /// Servers per user; `None`: `default_pool_size`.
-    pub pool_size: Option<usize>,
-}
+words!(Route { Lead = "lead" });
 
 /// A string that never shows itself.
 #[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
@@ -260,3 +183,6 @@ impl fmt::Debug for Secret {
         f.write_str("Secret(****)")
     }
 }
+
+#[cfg(test)]
+mod tests;

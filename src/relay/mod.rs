@@ -1,5 +1,370 @@
 //! The zero-copy core: two streams and an order.
+//!
+//! Both directions live in one future ([`relay`]) and are polled together: a byte never crosses a
+//! task or a channel. The relay knows no pools, databases or reasons; it is told go on, park or
+//! stop through an [`OrderCell`], and returns how it ended.
 
+mod meter;
 mod order;
+mod pump;
+mod txn;
 
-pub use order::{Order, OrderCell, StopReason};
+pub use meter::{Meter, Reading};
+pub use order::{HoldId, Order, OrderCell, StopReason};
+pub use txn::{Activity, InFlight, Txn};
+
+use std::future::poll_fn;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::net::Stream;
+use crate::wire::frame::{Frame, FrameError};
+use crate::wire::message::TxStatus;
+use crate::wire::tag;
+
+use pump::{Fault, Pump, Step};
+
+/// Read buffer of a worker thread, shared by its sessions: each uses it only while it is polled,
+/// so nobody ever waits for it. 256 KiB is where bulk transfer stops getting cheaper.
+#[derive(Debug)]
+pub struct Scratch(Mutex<Box<[u8]>>);
+
+/// Bytes read at once.
+const SCRATCH_BYTES: usize = 256 * 1024;
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self(Mutex::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
+    }
+}
+
+/// Two ends, and what governs them.
+#[derive(Debug)]
+pub struct Relay<'a> {
+    client: &'a mut Stream,
+    server: &'a mut Stream,
+    order: &'a OrderCell,
+    meter: &'a Meter,
+    up: Pump,
+    down: Pump,
+    view: View,
+    client_side: ClientSide,
+    server_side: ServerSide,
+    registered: bool,
+}
+
+/// What headers have told.
+#[derive(Debug, Default)]
+struct View {
+    txn: Txn,
+    /// Type of the last message from the server.
+    last_tag: u8,
+    /// When the unanswered query, and the transaction, began (microseconds of the meter).
+    query_from_us: Option<u64>,
+    xact_from_us: Option<u64>,
+}
+
+/// Where bytes from the client stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientSide {
+    /// Taken as they come.
+    Flowing,
+    /// Left where they are, until the order changes.
+    Parked,
+    /// It said Terminate or closed its side; what it asked before is still answered.
+    Leaving,
+}
+
+/// May anything still be written to the server?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServerSide {
+    Open,
+    /// A write failed: it is gone, but its last words may still be there to read.
+    Broken,
+}
+
+/// Who or what ended a relay.
+#[derive(Debug)]
+pub enum Cause {
+    /// The client said goodbye or closed its connection.
+    ClientLeft,
+    /// The client's connection failed.
+    ClientLost(io::Error),
+    /// The client does not speak the protocol.
+    ClientBroke(FrameError),
+    /// The server closed the connection or it failed.
+    ServerLost(Option<io::Error>),
+    /// The server does not speak the protocol.
+    ServerBroke(FrameError),
+    /// An order.
+    Stopped(StopReason),
+}
+
+/// In which state the server is left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    /// At a safe point.
+    Safe,
+    /// In a transaction or with a query running; `at_boundary`: it can be told Terminate.
+    Busy {
+        /// Does what was sent to it end where a message ends?
+        at_boundary: bool,
+    },
+    /// It hung up.
+    Gone,
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub struct RelayEnd {
+    /// Who or what.
+    pub cause: Cause,
+    /// The server's state.
+    pub server: Leftover,
+    /// Does what the client got end where a message ends, so that it can be told an error?
+    pub client_at_boundary: bool,
+    /// Was the server's own last message an error, passed on whole?
+    pub told: bool,
+    /// What became of the work that was in flight.
+    pub in_flight: InFlight,
+}
+
+/// Relays until one side ends or an order says so. `received` is what the client sent before.
+///
+/// # Cancel safety
+/// Not cancel safe: bytes that one side has not taken would be lost. Use the order.
+pub async fn relay(
+    (client, server): (&mut Stream, &mut Stream),
+    received: Bytes,
+    order: &OrderCell,
+    meter: &Meter,
+    scratch: &Scratch,
+) -> RelayEnd {
+    let mut relay = Relay {
+        client,
+        server,
+        order,
+        meter,
+        up: Pump::with_received(received),
+        down: Pump::default(),
+        view: View::default(),
+        client_side: ClientSide::Flowing,
+        server_side: ServerSide::Open,
+        registered: false,
+    };
+    poll_fn(|cx| {
+        let mut scratch = scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
+        relay.poll(cx, &mut scratch)
+    })
+    .await
+}
+
+impl Relay<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<RelayEnd> {
+        if !self.registered {
+            // A task keeps its waker for life, so once is enough.
+            self.order.register(cx.waker());
+            self.registered = true;
+        }
+        match self.run(cx, scratch) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Moves bytes until nothing moves.
+    fn run(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<(), RelayEnd> {
+        loop {
+            let down = self.poll_down(cx, scratch)?;
+            self.obey()?;
+            let up = self.poll_up(cx, scratch)?;
+            if down.is_pending() && up.is_pending() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at the order before anything more is taken from the client.
+    fn obey(&mut self) -> Result<(), RelayEnd> {
+        match self.order.get() {
+            Order::GoOn => {
+                if self.client_side == ClientSide::Parked {
+                    self.client_side = ClientSide::Flowing;
+                    self.meter.set_parked(None);
+                }
+            }
+            Order::Park(hold) => {
+                if self.client_side == ClientSide::Flowing && self.is_safe() {
+                    self.client_side = ClientSide::Parked;
+                }
+                if self.client_side == ClientSide::Parked {
+                    self.meter.set_parked(Some(hold));
+                }
+            }
+            Order::StopWhenSafe(reason) if self.is_safe() => {
+                return Err(self.end(Cause::Stopped(reason)));
+            }
+            Order::StopWhenSafe(_) => {}
+            Order::StopNow(reason) => return Err(self.end(Cause::Stopped(reason))),
+        }
+        Ok(())
+    }
+
+    /// Nothing unanswered and no message cut in either direction.
+    fn is_safe(&self) -> bool {
+        self.view.txn.is_safe() && self.up.sink_at_boundary() && self.down.at_boundary()
+    }
+
+    fn poll_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Result<Poll<()>, RelayEnd> {
+        if self.client_side == ClientSide::Leaving && !self.view.txn.is_awaiting() {
+            return self.finish_leaving(cx);
+        }
+        let (view, meter) = (&mut self.view, self.meter);
+        let streams = (&mut *self.server, &mut *self.client);
+        let step = self.down.poll_step(cx, streams, scratch, |frame| {
+            view.from_server(&frame, meter);
+            ControlFlow::Continue(())
+        });
+        match step {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(Step::Moved { read, .. })) => {
+                self.meter.count_sent(read);
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Ok(Step::Ended)) => Err(self.end(Cause::ServerLost(None))),
+            Poll::Ready(Err(Fault::Read(error))) => Err(self.end(Cause::ServerLost(Some(error)))),
+            Poll::Ready(Err(Fault::Write(error))) => Err(self.end(Cause::ClientLost(error))),
+            Poll::Ready(Err(Fault::Frame(error))) => Err(self.end(Cause::ServerBroke(error))),
+        }
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Poll<()>, RelayEnd> {
+        if self.client_side != ClientSide::Flowing || self.server_side == ServerSide::Broken {
+            return Ok(Poll::Pending);
+        }
+        let (view, meter) = (&mut self.view, self.meter);
+        let streams = (&mut *self.client, &mut *self.server);
+        let step = self.up.poll_step(cx, streams, scratch, |frame| {
+            view.from_client(&frame, meter)
+        });
+        match step {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(Step::Moved { read, refused })) => {
+                self.meter.count_received(read);
+                if refused {
+                    self.leave()
+                } else {
+                    Ok(Poll::Ready(()))
+                }
+            }
+            Poll::Ready(Ok(Step::Ended)) => self.leave(),
+            Poll::Ready(Err(Fault::Read(error))) => Err(self.end(Cause::ClientLost(error))),
+            Poll::Ready(Err(Fault::Write(_))) => {
+                self.server_side = ServerSide::Broken;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(Fault::Frame(error))) => Err(self.end(Cause::ClientBroke(error))),
+        }
+    }
+
+    /// The client asks nothing more. What it asked is answered first, as PostgreSQL does; but a
+    /// server that waits for more of the client's data would wait for ever.
+    fn leave(&mut self) -> Result<Poll<()>, RelayEnd> {
+        let answers_come = self.view.txn.answers_come() && self.up.sink_at_boundary();
+        if !answers_come {
+            return Err(self.end(Cause::ClientLeft));
+        }
+        self.client_side = ClientSide::Leaving;
+        Ok(Poll::Ready(()))
+    }
+
+    /// The last answer was read; it must also reach the client.
+    fn finish_leaving(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayEnd> {
+        match self.down.poll_unstick(cx, self.client) {
+            Poll::Ready(Ok(())) => Err(self.end(Cause::ClientLeft)),
+            Poll::Ready(Err(error)) => Err(self.end(Cause::ClientLost(error))),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    fn end(&mut self, cause: Cause) -> RelayEnd {
+        let server = match cause {
+            Cause::ServerLost(_) => Leftover::Gone,
+            Cause::ServerBroke(_) => Leftover::Busy { at_boundary: false },
+            _ if self.is_safe() => Leftover::Safe,
+            _ => Leftover::Busy {
+                at_boundary: self.up.sink_at_boundary(),
+            },
+        };
+        let client_at_boundary = self.down.sink_at_boundary();
+        RelayEnd {
+            cause,
+            server,
+            client_at_boundary,
+            told: client_at_boundary && self.view.last_tag == tag::server::ERROR,
+            in_flight: self.view.txn.in_flight(),
+        }
+    }
+}
+
+impl RelayEnd {
+    /// The relay never began: the server has not been sent anything.
+    pub fn before_start(cause: Cause) -> Self {
+        Self {
+            cause,
+            server: Leftover::Safe,
+            client_at_boundary: false,
+            told: false,
+            in_flight: InFlight::Nothing,
+        }
+    }
+}
+
+impl View {
+    fn from_client(&mut self, frame: &Frame<'_>, meter: &Meter) -> ControlFlow<()> {
+        if frame.tag == tag::client::TERMINATE {
+            return ControlFlow::Break(());
+        }
+        let before = self.txn.activity();
+        self.txn.client_sent(frame.tag, frame.head);
+        if before != Activity::Active && self.txn.activity() == Activity::Active {
+            let now = meter.now_us();
+            self.query_from_us.get_or_insert(now);
+            self.xact_from_us.get_or_insert(now);
+            meter.set_activity(Activity::Active, now);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn from_server(&mut self, frame: &Frame<'_>, meter: &Meter) {
+        self.last_tag = frame.tag;
+        if frame.tag != tag::server::READY_FOR_QUERY {
+            self.txn.server_sent(frame.tag);
+            return;
+        }
+        // An unknown status is a broken server: the transaction's end cannot be known any more.
+        let status = frame.head.first().copied().and_then(TxStatus::from_byte);
+        self.txn.ready(status.unwrap_or(TxStatus::Failed));
+        let now = meter.now_us();
+        let began = self.query_from_us.take().unwrap_or(now);
+        meter.count_query(now.saturating_sub(began));
+        if status == Some(TxStatus::Idle) {
+            let began = self.xact_from_us.take().unwrap_or(now);
+            meter.count_xact(now.saturating_sub(began));
+        }
+        let activity = self.txn.activity();
+        if activity == Activity::Active {
+            self.query_from_us = Some(now);
+            self.xact_from_us.get_or_insert(now);
+        }
+        meter.set_activity(activity, now);
+    }
+}

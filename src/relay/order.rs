@@ -39,6 +39,29 @@ impl StopReason {
     ];
 }
 
+/// Number of a hold: a session parked for an earlier hold does not count as parked for this one.
+/// Never 0; wraps around after sixteen million holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldId(u32);
+
+impl HoldId {
+    const MASK: u32 = 0x00FF_FFFF;
+
+    /// The first.
+    pub const FIRST: Self = Self(1);
+
+    /// The one after this.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self((self.0 & Self::MASK).wrapping_add(1).clamp(1, Self::MASK))
+    }
+
+    /// For an atomic; 0 stands for "not parked".
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
 /// One order at a time, the strongest wins: go on < park < stop at the safe point < stop now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -46,7 +69,7 @@ pub enum Order {
     GoOn,
     /// At the next safe point take nothing more from the client, and wait. Lifted by
     /// [`OrderCell::lift_park`], or raised to a stop.
-    Park,
+    Park(HoldId),
     /// End at the next safe point.
     StopWhenSafe(StopReason),
     /// End now.
@@ -54,33 +77,36 @@ pub enum Order {
 }
 
 impl Order {
+    /// Strength of [`Order::Park`].
+    const PARK: u32 = 1;
+
     const fn encode(self) -> u32 {
         match self {
             Self::GoOn => 0,
-            Self::Park => 1 << 8,
-            Self::StopWhenSafe(reason) => 2 << 8 | reason as u32,
-            Self::StopNow(reason) => 3 << 8 | reason as u32,
+            Self::Park(hold) => 1 << 24 | hold.0,
+            Self::StopWhenSafe(reason) => 2 << 24 | reason as u32,
+            Self::StopNow(reason) => 3 << 24 | reason as u32,
         }
     }
 
     fn decode(word: u32) -> Self {
+        let payload = word & HoldId::MASK;
         let reason = || {
-            let wanted = word & 0xFF;
             StopReason::ALL
                 .into_iter()
-                .find(|r| *r as u32 == wanted)
+                .find(|r| *r as u32 == payload)
                 .unwrap_or(StopReason::Shutdown)
         };
-        match word >> 8 {
+        match word >> 24 {
             0 => Self::GoOn,
-            1 => Self::Park,
+            1 => Self::Park(HoldId(payload)),
             2 => Self::StopWhenSafe(reason()),
             _ => Self::StopNow(reason()),
         }
     }
 
     const fn strength(word: u32) -> u32 {
-        word >> 8
+        word >> 24
     }
 }
 
@@ -98,13 +124,14 @@ impl OrderCell {
         Order::decode(self.word.load(Ordering::Acquire))
     }
 
-    /// Gives an order; a weaker one than what holds is ignored.
+    /// Gives an order; a weaker one than what holds is ignored. A hold takes over from a hold.
     pub fn raise(&self, order: Order) {
         let new = order.encode();
         let raised = self
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-                (Order::strength(new) > Order::strength(old)).then_some(new)
+                let (is, was) = (Order::strength(new), Order::strength(old));
+                (is > was || is == Order::PARK && was == Order::PARK).then_some(new)
             });
         if raised.is_ok() {
             self.wake();
@@ -113,10 +140,11 @@ impl OrderCell {
 
     /// Park → go on. Any stop stays.
     pub fn lift_park(&self) {
-        let (park, go_on) = (Order::Park.encode(), Order::GoOn.encode());
         let lifted = self
             .word
-            .compare_exchange(park, go_on, Ordering::AcqRel, Ordering::Acquire);
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                matches!(Order::decode(old), Order::Park(_)).then_some(Order::GoOn.encode())
+            });
         if lifted.is_ok() {
             self.wake();
         }
@@ -140,6 +168,39 @@ impl OrderCell {
             .clone();
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HoldId, Order, OrderCell, StopReason};
+
+    #[test]
+    fn the_stronger_order_wins() {
+        let cell = OrderCell::default();
+        assert_eq!(cell.get(), Order::GoOn);
+        cell.raise(Order::Park(HoldId::FIRST));
+        assert_eq!(cell.get(), Order::Park(HoldId::FIRST));
+        cell.raise(Order::Park(HoldId::FIRST.next()));
+        assert_eq!(cell.get(), Order::Park(HoldId::FIRST.next()));
+        cell.lift_park();
+        assert_eq!(cell.get(), Order::GoOn);
+        cell.raise(Order::StopWhenSafe(StopReason::Switchover));
+        cell.raise(Order::Park(HoldId::FIRST.next()));
+        assert_eq!(cell.get(), Order::StopWhenSafe(StopReason::Switchover));
+        cell.lift_park();
+        assert_eq!(cell.get(), Order::StopWhenSafe(StopReason::Switchover));
+        cell.raise(Order::StopNow(StopReason::KillClient));
+        assert_eq!(cell.get(), Order::StopNow(StopReason::KillClient));
+    }
+
+    #[test]
+    fn a_hold_id_is_never_zero() {
+        let mut id = HoldId(HoldId::MASK - 1);
+        for _ in 0..3 {
+            id = id.next();
+            assert!((1..=HoldId::MASK).contains(&id.get()), "{id:?}");
         }
     }
 }

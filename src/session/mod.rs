@@ -1,60 +1,176 @@
 //! One client connection from its first byte to its last.
+//!
+//! [`greet`] takes it to a proven [`Login`]; [`serve`] is the rest of the data path on one screen.
+//! Which of a database and the console a login goes to is the listener's business.
 
-use std::net::IpAddr;
-use std::time::SystemTime;
+mod cancel;
+mod clients;
+mod end;
+mod startup;
+mod wait;
 
-use crate::config::{DatabaseName, UserName};
+pub use clients::{Client, ClientSnapshot, Clients, Link, Registered, Stage};
+pub use startup::{ConsoleRights, Login, Target, greet};
+pub use wait::stopped;
 
-/// All clients of an instance. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Clients;
+use std::sync::Arc;
 
-/// One row of SHOW CLIENTS.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClientSnapshot {
-    /// Unique among clients and servers.
-    pub id: u64,
-    /// Database.
-    pub database: DatabaseName,
-    /// User.
-    pub user: UserName,
-    /// `active`, `idle`, `waiting`, `login`.
-    pub state: &'static str,
-    /// Remote address; `None` for a Unix socket.
-    pub addr: Option<IpAddr>,
-    /// Remote port.
-    pub port: u16,
-    /// Our address.
-    pub local_addr: Option<IpAddr>,
-    /// Our port.
-    pub local_port: u16,
-    /// When it came.
-    pub connect_time: SystemTime,
-    /// When its last request came.
-    pub request_time: SystemTime,
-    /// How long it has been waiting for a server, in microseconds.
-    pub wait_us: u64,
-    /// Will be closed at the next safe point?
-    pub close_needed: bool,
-    /// The server it has.
-    pub link: Option<u64>,
-    /// Backend pid of that server.
-    pub remote_pid: Option<i32>,
-    /// From its startup packet.
-    pub application_name: String,
-    /// In a transaction?
-    pub in_transaction: bool,
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+use crate::auth::{Authenticator, UserList};
+use crate::cluster::{Fact, Reports};
+use crate::config::Config;
+use crate::net::Stream;
+use crate::pool::{ClientTag, Lease, Pool, Pools, Request, StartupParams};
+use crate::relay::{Cause, Leftover, RelayEnd, Scratch, StopReason, relay};
+use crate::wire::message::{self, Authentication, RawMessage, TxStatus};
+use crate::wire::{ErrorResponse, SqlState, tag};
+
+use end::{last_words, linger};
+use wait::wait_for_server;
+
+/// What sessions of one worker thread share.
+#[derive(Debug)]
+pub struct Context {
+    /// All pools.
+    pub pools: Pools,
+    /// All clients.
+    pub clients: Clients,
+    /// The configuration that holds.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Checks clients.
+    pub authenticator: Arc<Authenticator>,
+    /// Secrets of users.
+    pub users: watch::Receiver<Arc<UserList>>,
+    /// Where facts go.
+    pub reports: Reports,
+    /// This worker's read buffer.
+    pub scratch: Scratch,
 }
 
-impl Clients {
-    /// SHOW CLIENTS.
-    pub fn list(&self) -> Vec<ClientSnapshot> {
-        unimplemented!()
-    }
+/// A login to a database: everything from here to the last byte.
+///
+/// `AuthenticationOk` comes with the server and not before: libpq tries the next host of its list
+/// on 57P03 only as long as it has not been let in.
+///
+/// wait for a server → welcome → relay → give the server back, tell the client why, hang up.
+pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
+    let Login {
+        mut stream,
+        mut received,
+        client,
+        startup,
+        ..
+    } = login;
+    let request = Request {
+        client: Arc::new(ClientTag {
+            id: client.id,
+            addr: client.ends.to_string(),
+            application_name: client.application_name.clone(),
+        }),
+        params: StartupParams::new(startup.session_params()),
+        secret: context.users.borrow().get(client.user.as_str()).cloned(),
+        order: Arc::clone(&client.order),
+    };
+    client.set_stage(Stage::Waiting);
+    let limit = context.config.borrow().general.query_wait_timeout;
+    let waited = wait_for_server(&pool, &request, &client, &mut stream, &mut received, limit).await;
+    let mut lease = match waited {
+        Ok(lease) => lease,
+        Err(refusal) => return refusal.tell(&client, stream).await,
+    };
+    pool.count_login();
+    client.set_link(Link {
+        server: Arc::clone(&lease.server.info),
+        meter: Arc::clone(&lease.meter),
+    });
+    let welcome = welcome(&client, &mut lease);
+    let end = match stream.write_all(&welcome).await {
+        Ok(()) => {
+            let (order, meter) = (&client.order, Arc::clone(&lease.meter));
+            let ends = (&mut stream, lease.server.stream());
+            relay(ends, received.freeze(), order, &meter, &context.scratch).await
+        }
+        Err(error) => RelayEnd::before_start(Cause::ClientLost(error)),
+    };
+    finish(context, client, stream, lease, end).await;
+}
 
-    /// `KILL_CLIENT`: `false` if there is none with that id.
-    pub fn kill(&self, id: u64) -> bool {
-        let _ = id;
-        unimplemented!()
+/// A login that cannot be served: the client is told to try the next host.
+pub async fn turn_away(login: Login, why: &'static str) {
+    let mut words = BytesMut::new();
+    ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, why).encode(&mut words);
+    linger(login.stream, &words).await;
+}
+
+/// Tells a client that it is in, and no more: what comes next is the console's.
+pub async fn admit(stream: &mut Stream) -> std::io::Result<()> {
+    let mut out = BytesMut::new();
+    Authentication::Ok.encode(&mut out);
+    stream.write_all(&out).await
+}
+
+/// What the server said at its login, with a cancel key of our own.
+fn welcome(client: &Client, lease: &mut Lease) -> BytesMut {
+    let mut out = BytesMut::with_capacity(1024);
+    Authentication::Ok.encode(&mut out);
+    for (name, value) in &lease.server.parameters {
+        message::parameter_status(name, value, &mut out);
+    }
+    for body in std::mem::take(&mut lease.server.notices) {
+        RawMessage {
+            tag: tag::server::NOTICE,
+            body,
+        }
+        .encode(&mut out);
+    }
+    client.key.encode(&mut out);
+    message::ready_for_query(TxStatus::Idle, &mut out);
+    out
+}
+
+/// The server first, since somebody may be waiting for it; the client's last words beside it.
+async fn finish(
+    context: &Context,
+    client: Registered,
+    stream: Stream,
+    lease: Lease,
+    end: RelayEnd,
+) {
+    client.clear_link();
+    let node = lease.server.info.node.name.clone();
+    if let Cause::ServerLost(_) = end.cause {
+        context.reports.tell(Fact::ServerLost {
+            node: node.clone(),
+            sqlstate: None,
+        });
+    }
+    end::log(context, &client, &node, &end);
+    let words = last_words(&end, &node);
+    let server = end.server;
+    let stopped = match end.cause {
+        Cause::Stopped(reason) => Some(reason),
+        _ => None,
+    };
+    let client_side = async move {
+        // Without an error to deliver there is nothing to wait for.
+        if let Some(words) = words {
+            linger(stream, &words).await;
+        }
+        drop(client);
+    };
+    tokio::join!(settle(lease, server, stopped), client_side);
+}
+
+async fn settle(lease: Lease, server: Leftover, stopped: Option<StopReason>) {
+    match (server, stopped) {
+        (Leftover::Safe, Some(StopReason::Switchover | StopReason::Failover)) => {
+            lease.close().await;
+        }
+        (Leftover::Safe, _) => lease.release().await,
+        (Leftover::Busy { at_boundary }, _) => lease.bury(at_boundary).await,
+        (Leftover::Gone, _) => lease.lost(),
     }
 }

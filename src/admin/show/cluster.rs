@@ -1,0 +1,279 @@
+//! Our tables: clusters, nodes, replication, operations, events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Console;
+use super::super::civil::utc;
+use super::super::operation::{blocker_line, summary};
+use super::{Col, int4, int8, maybe, millis, text};
+use crate::cluster::{ClusterView, LinkView, NodeView, Observed, Role, Wanted};
+use crate::config::{Candidate, NodeName};
+use crate::control::{Event, Outcome, Report};
+
+type View = Arc<ClusterView>;
+
+pub(super) const CLUSTERS: &[Col<View>] = &[
+    text("cluster", |c| c.name.to_string()),
+    maybe("lead", |c| c.lead.as_ref().map(NodeName::to_string)),
+    int8("epoch", |c| Some(c.epoch.0)),
+    maybe("lead_since", |c| c.lead_since.map(utc)),
+    text("lead_reason", |c| c.lead_reason.clone()),
+    maybe("previous", |c| c.previous.as_ref().map(NodeName::to_string)),
+    int4("nodes", |c| c.nodes.len() as u64),
+    int4("nodes_up", |c| {
+        let up = |node: &&NodeView| node.observed == Observed::Up;
+        c.nodes.iter().filter(up).count() as u64
+    }),
+    maybe("operation", |c| {
+        c.operation.as_ref().map(|o| o.kind.to_owned())
+    }),
+    maybe("phase", |c| {
+        c.operation.as_ref().map(|o| o.phase.to_owned())
+    }),
+    maybe("target", |c| {
+        c.operation.as_ref().map(|o| o.target.to_string())
+    }),
+    maybe("operation_since", |c| {
+        c.operation.as_ref().map(|o| utc(o.since))
+    }),
+];
+
+pub(super) fn clusters(console: &Console) -> Vec<View> {
+    console.control.views()
+}
+
+/// A node in its cluster.
+pub(super) struct Node {
+    pub(super) cluster: View,
+    pub(super) view: NodeView,
+}
+
+impl Node {
+    /// The link from the lead to this node.
+    fn link_from_lead(&self) -> Option<&LinkView> {
+        let lead = self.cluster.lead.as_ref()?;
+        let mut links = self.cluster.links.iter();
+        links.find(|link| link.from == *lead && link.to == self.view.name)
+    }
+}
+
+pub(super) const NODES: &[Col<Node>] = &[
+    text("node", |n| n.view.name.to_string()),
+    text("cluster", |n| n.cluster.name.to_string()),
+    text("host", |n| n.view.host.clone()),
+    int4("port", |n| u64::from(n.view.port)),
+    text("role", |n| {
+        match n.view.role {
+            Role::Lead => "lead",
+            Role::Shadow => "shadow",
+            Role::Standby => "standby",
+        }
+        .to_owned()
+    }),
+    text("wanted", |n| {
+        match n.view.wanted {
+            Wanted::Ready => "ready",
+            Wanted::Drain => "drain",
+            Wanted::Maint => "maint",
+            Wanted::Fenced => "fenced",
+        }
+        .to_owned()
+    }),
+    text("observed", |n| {
+        match n.view.observed {
+            Observed::Unknown => "unknown",
+            Observed::Up => "up",
+            Observed::Down => "down",
+            Observed::Recovering => "recovering",
+        }
+        .to_owned()
+    }),
+    text("since", |n| utc(n.view.since)),
+    int8("lag_bytes", |n| {
+        n.link_from_lead().and_then(|link| link.lag_bytes)
+    }),
+    maybe("lsn", |n| n.view.lsn.map(|lsn| lsn.to_string())),
+    text("reason", |n| n.view.reason.clone()),
+    text("replication", |n| {
+        n.link_from_lead()
+            .map_or_else(String::new, |link| link.state.clone())
+    }),
+    int8("probe_us", |n| n.view.probe_us),
+    int4("priority", |n| {
+        u64::from(n.view.priority.max(0).unsigned_abs())
+    }),
+    text("candidate", |n| {
+        match n.view.candidate {
+            Candidate::Auto => "auto",
+            Candidate::Manual => "manual",
+            Candidate::Never => "never",
+        }
+        .to_owned()
+    }),
+    maybe("in_recovery", |n| {
+        n.view
+            .in_recovery
+            .map(|yes| if yes { "yes" } else { "no" }.to_owned())
+    }),
+    maybe("server_version", |n| {
+        n.view.server_version.map(|number| number.to_string())
+    }),
+    maybe("system_identifier", |n| {
+        n.view.system_identifier.map(|id| id.to_string())
+    }),
+];
+
+pub(super) fn nodes(console: &Console) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for cluster in console.control.views() {
+        nodes.extend(cluster.nodes.iter().map(|view| Node {
+            cluster: Arc::clone(&cluster),
+            view: view.clone(),
+        }));
+    }
+    nodes
+}
+
+/// One direction of replication, and the cluster it is in.
+pub(super) struct Link {
+    pub(super) cluster: String,
+    pub(super) view: LinkView,
+}
+
+pub(super) const REPLICATION: &[Col<Link>] = &[
+    text("cluster", |l| l.cluster.clone()),
+    text("source", |l| l.view.from.to_string()),
+    text("target", |l| l.view.to.to_string()),
+    text("kind", |l| l.view.kind.to_owned()),
+    text("slot", |l| l.view.slot.clone()),
+    text("state", |l| l.view.state.clone()),
+    maybe("sent_lsn", |l| l.view.sent_lsn.map(|lsn| lsn.to_string())),
+    maybe("replay_lsn", |l| {
+        l.view.replay_lsn.map(|lsn| lsn.to_string())
+    }),
+    int8("lag_bytes", |l| l.view.lag_bytes),
+    int8("retained_bytes", |l| l.view.retained_bytes),
+];
+
+pub(super) fn replication(console: &Console) -> Vec<Link> {
+    let mut links = Vec::new();
+    for cluster in console.control.views() {
+        links.extend(cluster.links.iter().map(|view| Link {
+            cluster: cluster.name.to_string(),
+            view: view.clone(),
+        }));
+    }
+    links
+}
+
+/// A phase of an operation, or its total.
+pub(in crate::admin) struct Phase {
+    name: &'static str,
+    took: Duration,
+    detail: String,
+}
+
+/// What SWITCHOVER and FAILOVER answer.
+pub(in crate::admin) const PHASES: &[Col<Phase>] = &[
+    text("phase", |p| p.name.to_owned()),
+    millis("ms", |p| p.took),
+    text("detail", |p| p.detail.clone()),
+];
+
+/// The phases, then their sum with the summary beside it.
+pub(in crate::admin) fn phases(report: &Report) -> Vec<Phase> {
+    let phase = |(name, took): &(&'static str, Duration)| Phase {
+        name,
+        took: *took,
+        detail: String::new(),
+    };
+    let total = Phase {
+        name: "total",
+        took: report.phases.iter().map(|(_, took)| *took).sum(),
+        detail: summary(report),
+    };
+    report.phases.iter().map(phase).chain([total]).collect()
+}
+
+/// A phase of the running or the last operation of a cluster.
+pub(super) struct Operation {
+    report: Arc<Report>,
+    outcome: &'static str,
+    phase: Phase,
+}
+
+pub(super) const SWITCHOVER: &[Col<Operation>] = &[
+    text("cluster", |o| o.report.cluster.to_string()),
+    text("operation", |o| o.report.kind.to_owned()),
+    maybe("source", |o| {
+        o.report.from.as_ref().map(NodeName::to_string)
+    }),
+    text("target", |o| o.report.to.to_string()),
+    int8("epoch", |o| Some(o.report.epoch.0)),
+    text("started", |o| utc(o.report.started)),
+    text("outcome", |o| o.outcome.to_owned()),
+    text("phase", |o| o.phase.name.to_owned()),
+    millis("ms", |o| o.phase.took),
+    text("detail", |o| o.phase.detail.clone()),
+];
+
+pub(super) fn operations(console: &Console) -> Vec<Operation> {
+    let reports = console.control.operations().into_iter();
+    reports.flat_map(operation_rows).collect()
+}
+
+/// A row per phase, and one for the whole.
+pub(super) fn operation_rows(report: Report) -> Vec<Operation> {
+    let report = Arc::new(report);
+    let outcome = match report.outcome {
+        Outcome::Running { .. } => "running",
+        Outcome::Completed => "completed",
+        Outcome::Aborted { .. } => "aborted",
+    };
+    let mut shown = phases(&report);
+    if let (Some(total), Outcome::Running { phase }) = (shown.last_mut(), &report.outcome) {
+        let blockers: Vec<String> = report.blockers.iter().map(blocker_line).collect();
+        total.detail = if blockers.is_empty() {
+            format!("in phase {phase}")
+        } else {
+            format!("in phase {phase}, waiting for {}", blockers.join("; "))
+        };
+    }
+    shown
+        .into_iter()
+        .map(|phase| Operation {
+            report: Arc::clone(&report),
+            outcome,
+            phase,
+        })
+        .collect()
+}
+
+/// A line of `DRY RUN`.
+pub(in crate::admin) struct Finding {
+    pub(in crate::admin) level: &'static str,
+    pub(in crate::admin) text: String,
+}
+
+/// What `SWITCHOVER ... DRY RUN` answers.
+pub(in crate::admin) const FINDINGS: &[Col<Finding>] = &[
+    text("level", |f| f.level.to_owned()),
+    text("finding", |f| f.text.clone()),
+];
+
+pub(super) const EVENTS: &[Col<Event>] = &[
+    int8("id", |e| Some(e.id)),
+    text("time", |e| utc(e.time)),
+    maybe("cluster", |e| e.cluster.as_ref().map(ToString::to_string)),
+    maybe("node", |e| e.node.as_ref().map(NodeName::to_string)),
+    text("type", |e| e.kind.clone()),
+    text("success", |e| {
+        if e.success { "yes" } else { "no" }.to_owned()
+    }),
+    text("detail", |e| e.detail.clone()),
+];
+
+pub(super) fn events(console: &Console) -> Vec<Event> {
+    console.control.events()
+}

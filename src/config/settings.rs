@@ -1,0 +1,240 @@
+//! ONE row per setting: name, type, default, reloadable, doc. The row is the struct's field, and
+//! drives parsing, defaults, `SHOW CONFIG`, suggestions, the diff for RELOAD and the reference in
+//! `docs/settings.md`. To add a setting, add its row.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::kind::{Bare, Kind};
+use super::names::{ClusterName, DatabaseName, NodeName, UserName};
+use super::row::{Fallback, Reload, Row, Section, Setting, Values, section};
+use super::{
+    AuthType, Candidate, FailoverPolicy, LogLevel, OnDrainTimeout, PoolMode, Promote,
+    ReplicationKind, Route, Secret,
+};
+
+use Fallback::{Required, Text, Unset};
+use Reload::{Live, Restart};
+
+const PORT: Kind = Kind::Integer {
+    min: 1,
+    max: 65_535,
+};
+const MANY: i64 = 1_000_000;
+
+section! {
+    /// Where clients come in. A change needs a restart.
+    Listen "listen" {} {
+        /// TCP addresses; `*` means all. Empty: no TCP.
+        address [pgbouncer "listen_addr"]: Vec<String> = Kind::List, Text("127.0.0.1"), Restart;
+        /// TCP port, and the number in the Unix socket's name. 0, for tests: the kernel chooses.
+        port [pgbouncer "listen_port"]: u16 = Kind::Integer { min: 0, max: 65_535 }, Text("6432"), Restart;
+        /// Backlog of `listen(2)`; the kernel caps it at `net.core.somaxconn`. Higher than
+        /// PgBouncer's 128, so that a reconnect storm after a switchover is not refused.
+        backlog [pgbouncer "listen_backlog"]: u32 =
+            Kind::Integer { min: 1, max: 65_535 }, Text("4096"), Restart;
+        /// Directory of the Unix socket `.s.PGSQL.<port>`. Empty: no Unix socket.
+        unix_socket_dir: Option<PathBuf> = Kind::Text, Text("/tmp"), Restart;
+        /// Permission bits of the Unix socket.
+        unix_socket_mode: u32 = Kind::Mode, Text("0777"), Restart;
+    }
+}
+
+section! {
+    /// Instance-wide settings.
+    General "pgsluice" {} {
+        /// Worker threads of the data plane; 0: one per core.
+        workers: usize = Kind::Integer { min: 0, max: 1024 }, Text("0"), Restart;
+        /// Directory of the durable records (lead, epoch, events).
+        state_dir: PathBuf = Kind::Name, Text("/var/lib/pgsluice"), Restart;
+        /// Least important messages that are logged.
+        log_level: LogLevel =
+            Kind::Choice { words: LogLevel::WORDS, later: &[] }, Text("info"), Live;
+        /// Log a client's login.
+        log_connections: bool = Kind::Flag, Text("true"), Live;
+        /// Log a client's end, with the reason.
+        log_disconnections: bool = Kind::Flag, Text("true"), Live;
+        /// How a client proves who it is.
+        auth_type: AuthType = Kind::Choice {
+            words: AuthType::WORDS,
+            later: &["any", "cert", "hba", "ldap", "pam"],
+        }, Text("scram-sha-256"), Live;
+        /// The user list, in the format of PgBouncer's `userlist.txt`. Needed: without it nobody
+        /// can log in.
+        auth_file: Option<PathBuf> = Kind::Name, Unset("none"), Live;
+        /// Users who may do everything on the console.
+        admin_users: Vec<UserName> = Kind::List, Text(""), Live;
+        /// Users who may only SHOW on the console.
+        stats_users: Vec<UserName> = Kind::List, Text(""), Live;
+        /// Most client connections at a time (the console is exempt).
+        max_client_conn: usize = Kind::Integer { min: 1, max: MANY }, Text("100"), Live;
+        /// Servers per (database, user) where the database does not say.
+        default_pool_size: usize = Kind::Integer { min: 1, max: MANY }, Text("20"), Live;
+        /// Longest time a client may wait for a server.
+        query_wait_timeout: Option<Duration> = Kind::time_or_off(1), Text("120s"), Live;
+        /// Time from accept to ReadyForQuery, waits for a server not counted.
+        client_login_timeout: Option<Duration> = Kind::time_or_off(1), Text("60s"), Live;
+        /// A server older than this is closed once it is idle.
+        server_lifetime: Option<Duration> = Kind::time_or_off(1000), Text("1h"), Live;
+        /// A server idle for longer than this is closed.
+        server_idle_timeout: Option<Duration> = Kind::time_or_off(1000), Text("10min"), Live;
+        /// Dial and login of a server must end within this.
+        server_connect_timeout: Duration = Kind::time(1), Text("15s"), Live;
+        /// Pause after a failed server login before the next try. PgBouncer's is 15s; clients
+        /// that are held while a node comes up would wait that long for nothing.
+        server_login_retry: Duration = Kind::time(1), Text("1s"), Live;
+        /// Sent before a server is given to another client. Empty: nothing is sent.
+        server_reset_query: String = Kind::Text, Text("DISCARD ALL"), Live;
+        /// How long a cancel request may wait for its session's server.
+        cancel_wait_timeout: Option<Duration> = Kind::time_or_off(1), Text("10s"), Live;
+        /// TCP keepalive on both sides. A change of this and of the next four holds for new
+        /// connections.
+        tcp_keepalive: bool = Kind::Flag, Text("true"), Live;
+        /// Idle time before the first probe; off: the kernel's (2 hours, PgBouncer's default). A
+        /// pooler that moves clients off dead nodes must notice that a peer is dead.
+        tcp_keepidle: Option<Duration> = Kind::Time {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(32_767),
+            off: true,
+            bare: Bare::Seconds,
+        }, Text("15s"), Live;
+        /// Time between probes; off: the kernel's.
+        tcp_keepintvl: Option<Duration> = Kind::Time {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(32_767),
+            off: true,
+            bare: Bare::Seconds,
+        }, Text("5s"), Live;
+        /// Unanswered probes before the peer is given up; 0: the kernel's.
+        tcp_keepcnt: Option<u32> = Kind::Integer { min: 0, max: 127 }, Text("3"), Live;
+        /// How long sent data may stay unacknowledged before the peer is given up; off: the
+        /// kernel's (about 15 minutes, PgBouncer's default).
+        tcp_user_timeout: Option<Duration> = Kind::Time {
+            min: Duration::from_millis(100),
+            max: Duration::from_hours(24),
+            off: true,
+            bare: Bare::Milliseconds,
+        }, Text("20s"), Live;
+        /// How long `SHUTDOWN WAIT_FOR_CLIENTS` or `WAIT_FOR_SERVERS` may take before the rest is
+        /// closed; off: no bound. Under Kubernetes, less than the grace period.
+        shutdown_timeout: Option<Duration> = Kind::time_or_off(1), Text("0"), Live;
+    }
+}
+
+section! {
+    /// Nodes that hold the same data, one of them lead.
+    ClusterConfig "clusters.NAME" {
+        /// Its name.
+        name: ClusterName;
+        /// Login of the control connections.
+        monitor: MonitorLogin;
+        /// Members, in the file's order.
+        nodes: Vec<NodeConfig>;
+    } {
+        /// How its members replicate; `auto`: found out by asking the nodes.
+        replication: ReplicationKind =
+            Kind::Choice { words: ReplicationKind::WORDS, later: &["bdr"] }, Text("auto"), Live;
+        /// Who promotes a physical standby that is to be lead: `wait` until somebody else did, or
+        /// `pg_promote` it.
+        promote: Promote =
+            Kind::Choice { words: Promote::WORDS, later: &[] }, Text("wait"), Live;
+        /// Who decides that a lead is lost: an operator (`FAILOVER` on the console).
+        failover: FailoverPolicy =
+            Kind::Choice { words: FailoverPolicy::WORDS, later: &["auto"] }, Text("manual"), Live;
+        /// Time between two probes of a node.
+        monitor_interval: Duration = Kind::time(10), Text("1s"), Live;
+        /// Deadline of each step of a probe.
+        monitor_timeout: Duration = Kind::time(10), Text("2s"), Live;
+        /// Failed probes before a node is down.
+        fall: u32 = Kind::Integer { min: 1, max: 100 }, Text("3"), Live;
+        /// Good probes before a node is up.
+        rise: u32 = Kind::Integer { min: 1, max: 100 }, Text("2"), Live;
+        /// A switchover is refused when the target lags by more.
+        switchover_lag_max_bytes [key "switchover_lag_max"]: u64 =
+            Kind::Size { max: 1 << 44 }, Text("16MB"), Live;
+        /// A switchover is refused when the clocks of both nodes differ by more.
+        clock_skew_max: Duration = Kind::time(1), Text("500ms"), Live;
+        /// How long sessions may take to reach their safe point.
+        drain_timeout: Duration = Kind::time(1), Text("5s"), Live;
+        /// What becomes of sessions that did not reach it: `abort` the switchover (everybody goes
+        /// on at the old lead), `cancel` their statements, or `terminate` them.
+        on_drain_timeout: OnDrainTimeout =
+            Kind::Choice { words: OnDrainTimeout::WORDS, later: &[] }, Text("abort"), Live;
+        /// How long the target may take to replay what the old lead wrote.
+        catchup_timeout: Duration = Kind::time(1), Text("10s"), Live;
+        /// Table with one marker row per node, such as `public.pgsluice_marker`; empty: none,
+        /// the gate nudges both nodes instead.
+        marker_table: Option<String> = Kind::Relation, Text(""), Live;
+        /// How many held clients are released per millisecond; 0: all at once.
+        release_per_ms: Option<u32> = Kind::Integer { min: 0, max: MANY }, Text("0"), Live;
+    }
+}
+
+section! {
+    /// Login of the monitor's and the gate's own connections, a part of the cluster:
+    /// `monitor = { user = "pgsluice", password = "${PGSLUICE_PASSWORD}", dbname = "app" }`.
+    MonitorLogin "clusters.NAME.monitor" {} {
+        /// Role; a login role with `pg_monitor` is enough.
+        user: String = Kind::Name, Required, Restart;
+        /// Its password. Better from the environment or a file than in the configuration.
+        password: Option<Secret> = Kind::Secret, Unset("none"), Restart;
+        /// The database that the clients use.
+        dbname: String = Kind::Name, Required, Restart;
+    }
+}
+
+section! {
+    /// One PostgreSQL server: `n1 = { host = "10.0.0.1", port = 5432, priority = 100 }`. Names
+    /// are unique over all clusters.
+    NodeConfig "clusters.NAME.nodes.NODE" {
+        /// Its name.
+        name: NodeName;
+    } {
+        /// Host name, address, or a directory starting with `/` for a Unix socket.
+        host: String = Kind::Host, Required, Restart;
+        /// Port.
+        port: u16 = PORT, Text("5432"), Restart;
+        /// Higher is preferred as lead.
+        priority: i32 = Kind::Integer { min: -MANY, max: MANY }, Text("100"), Live;
+        /// May it become lead? `auto`: by switchover and failover; `manual`: only when an operator
+        /// names it; `never`: it is a logical standby or a witness.
+        candidate: Candidate =
+            Kind::Choice { words: Candidate::WORDS, later: &[] }, Text("auto"), Live;
+    }
+}
+
+section! {
+    /// What clients connect to, by the name that they use.
+    DatabaseConfig "databases.NAME" {
+        /// The name that clients use.
+        name: DatabaseName;
+    } {
+        /// The cluster that holds it.
+        cluster: ClusterName = Kind::Name, Required, Live;
+        /// Its name on the nodes.
+        dbname: String = Kind::Name, Unset("the name that clients use"), Live;
+        /// When a server is given back: in `session` mode when its client leaves.
+        pool_mode: PoolMode = Kind::Choice {
+            words: PoolMode::WORDS,
+            later: &["transaction", "statement"],
+        }, Text("session"), Live;
+        /// Which node of the cluster its clients get.
+        route: Route = Kind::Choice { words: Route::WORDS, later: &["read"] }, Text("lead"), Live;
+        /// Servers per user.
+        pool_size: Option<usize> =
+            Kind::Integer { min: 1, max: MANY }, Unset("`default_pool_size`"), Live;
+    }
+}
+
+/// All rows, with the path of their section.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static Row)> {
+    fn of<S: Section>() -> impl Iterator<Item = (&'static str, &'static Row)> {
+        S::rows().map(|row| (S::PATH, row))
+    }
+    of::<Listen>()
+        .chain(of::<General>())
+        .chain(of::<ClusterConfig>())
+        .chain(of::<MonitorLogin>())
+        .chain(of::<NodeConfig>())
+        .chain(of::<DatabaseConfig>())
+}

@@ -1,0 +1,380 @@
+//! The control plane's side of the pools. Nothing here waits for a client or a server, except
+//! [`Pools::prewarm`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::auth::Verifier;
+use crate::cluster::Epoch;
+use crate::config::{ClusterName, DatabaseName, NodeConfig, NodeName, UserName};
+use crate::relay::{Activity, HoldId, Order, StopReason};
+
+use super::Pools;
+use super::checkout::{Idle, Leased, Pool, Use, close_all};
+use super::gate::{ClusterGate, Dialing, Pace};
+use super::server::{Dial, Server, StartupParams};
+
+/// Logins to the target at a time while it is warmed: a fork each, so not all at once.
+const PREWARM_PARALLEL: usize = 16;
+
+/// Who closed a cluster's gate. An operator's PAUSE is another axis and never shows here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldOwner {
+    /// A planned switchover.
+    Switchover,
+    /// No node may be lead just now (start, failover in progress).
+    NoLead,
+}
+
+/// A session that has not reached its safe point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blocker {
+    /// Our id of the client (SHOW CLIENTS.id).
+    pub client_id: u64,
+    /// The client's address, `unix` for a Unix socket.
+    pub addr: String,
+    /// Database as the client named it.
+    pub database: DatabaseName,
+    /// User.
+    pub user: UserName,
+    /// From its startup packet.
+    pub application_name: String,
+    /// `active` or `idle in transaction` or `streaming`.
+    pub state: &'static str,
+    /// How long it has been in that state.
+    pub age: Duration,
+    /// Its backend on the node.
+    pub backend_pid: i32,
+}
+
+/// How far the sessions of a cluster are on their way to the safe point.
+#[derive(Debug, Clone, Default)]
+pub struct DrainStatus {
+    /// Not there yet.
+    pub blockers: Vec<Blocker>,
+    /// Parked at the safe point: backends that must be seen idle.
+    pub parked_pids: Vec<i32>,
+    /// Backends whose connection ended in the middle of something; may still be running.
+    pub departed_pids: Vec<i32>,
+    /// Logins to the node in progress.
+    pub dialing: usize,
+    /// Clients that wait at the gate.
+    pub held: usize,
+}
+
+/// What a release did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Clients that waited at the gate and were let through.
+    pub held: usize,
+    /// Sessions that were told to reconnect (57P01).
+    pub stopped: usize,
+}
+
+/// The control plane's side.
+impl Pools {
+    /// Closes the gate of a cluster. From the return of this call on no client is given a server;
+    /// sessions that have one are told to park; logins in progress are given up and wait.
+    pub fn hold(&self, cluster: &ClusterName, owner: HoldOwner) {
+        let Some(gate) = self.gate(cluster) else {
+            return;
+        };
+        let id = gate.close(owner);
+        self.for_leased(cluster, |leased| leased.order.raise(Order::Park(id)));
+    }
+
+    /// Takes a hold back: the gate opens as it was before, parked sessions go on where they were.
+    pub fn resume(&self, cluster: &ClusterName) {
+        let Some(gate) = self.gate(cluster) else {
+            return;
+        };
+        if gate.reopen() {
+            self.for_leased(cluster, |leased| leased.order.lift_park());
+            self.wake(cluster);
+        }
+    }
+
+    /// Opens the gate at `lead` under `epoch`: all sessions that have a server on another node are
+    /// stopped for `reason` (they never go on), idle servers there are closed, held clients are let
+    /// through, at most `per_ms` of them per millisecond.
+    pub fn open(
+        &self,
+        cluster: &ClusterName,
+        lead: &NodeName,
+        epoch: Epoch,
+        reason: StopReason,
+        per_ms: Option<u32>,
+    ) -> Released {
+        let (Some(gate), Some(node)) = (self.gate(cluster), self.node(cluster, lead)) else {
+            return Released::default();
+        };
+        let mut stopped = 0;
+        self.for_leased(cluster, |leased| {
+            if leased.info.node.name == *lead {
+                leased.order.lift_park();
+            } else {
+                leased.order.raise(stop_for(reason));
+                stopped += 1;
+            }
+        });
+        self.close_idle_if(cluster, |idle| idle.server.info.node.name != *lead);
+        let held = self.held(cluster);
+        gate.open(node, epoch, Pace::new(held, per_ms));
+        self.wake(cluster);
+        Released { held, stopped }
+    }
+
+    /// Nobody can be served: logins are refused with 57P03 and `why`, until the next `hold` or
+    /// `open`.
+    pub fn refuse(&self, cluster: &ClusterName, why: &str) {
+        let Some(gate) = self.gate(cluster) else {
+            return;
+        };
+        gate.refuse(why);
+        self.wake(cluster);
+    }
+
+    /// Where the sessions with a server on `node` stand.
+    pub fn drain_status(&self, cluster: &ClusterName, node: &NodeName) -> DrainStatus {
+        let Some(gate) = self.gate(cluster) else {
+            return DrainStatus::default();
+        };
+        let hold = gate.hold_id();
+        let mut status = DrainStatus {
+            dialing: gate.dialing.load(Ordering::Acquire),
+            ..DrainStatus::default()
+        };
+        for pool in self.of_cluster(cluster) {
+            let state = pool.lock();
+            status.held += state.queue.len();
+            for leased in state.leased.values().filter(|leased| leased.is_on(node)) {
+                match leased.phase {
+                    Use::Session if leased.is_parked(hold) => {
+                        status.parked_pids.push(leased.info.pid);
+                    }
+                    Use::Session => status.blockers.push(pool.blocker(leased)),
+                    // A reset changes no data; the backend is closed or idle when it is over.
+                    Use::Reset => {}
+                    Use::Burial => status.departed_pids.push(leased.info.pid),
+                }
+            }
+        }
+        status.departed_pids.extend(gate.departed_on(node));
+        status
+    }
+
+    /// Changes its value whenever the answer of [`Pools::drain_status`] may have changed.
+    pub fn drain_changes(&self) -> watch::Receiver<u64> {
+        self.bell().subscribe()
+    }
+
+    /// These departed backends were seen to be gone.
+    pub fn forget_departed(&self, cluster: &ClusterName, node: &NodeName, pids: &[i32]) {
+        if let Some(gate) = self.gate(cluster) {
+            gate.forget(node, pids);
+        }
+    }
+
+    /// Sends a cancel request to every blocker's backend.
+    pub fn cancel_blockers(&self, cluster: &ClusterName, node: &NodeName) {
+        let hold = self.gate(cluster).and_then(|gate| gate.hold_id());
+        self.for_leased(cluster, |leased| {
+            if leased.is_blocker(node, hold) {
+                let request = self.cancel_request(&leased.info);
+                tokio::spawn(request);
+            }
+        });
+    }
+
+    /// Stops every session with a server on `node` now, and closes idle servers there.
+    pub fn stop_sessions(&self, cluster: &ClusterName, node: &NodeName, reason: StopReason) {
+        self.for_leased(cluster, |leased| {
+            if leased.is_on(node) {
+                leased.order.raise(Order::StopNow(reason));
+            }
+        });
+        self.close_idle(cluster, node);
+    }
+
+    /// Stops the sessions that have not parked.
+    pub fn stop_blockers(&self, cluster: &ClusterName, node: &NodeName, reason: StopReason) {
+        let hold = self.gate(cluster).and_then(|gate| gate.hold_id());
+        self.for_leased(cluster, |leased| {
+            if leased.is_blocker(node, hold) {
+                leased.order.raise(Order::StopNow(reason));
+            }
+        });
+    }
+
+    /// Logs server connections in on `node`, one for each that the cluster's pools have on the lead
+    /// now, with the same startup parameters. Returns how many stand ready. Failures only mean
+    /// fewer: the clients will open their own.
+    pub async fn prewarm(&self, cluster: &ClusterName, node: &NodeName) -> usize {
+        let (Some(gate), Some(target)) = (self.gate(cluster), self.node(cluster, node)) else {
+            return 0;
+        };
+        let mut logins = JoinSet::new();
+        let mut ready = 0;
+        for pool in self.of_cluster(cluster) {
+            for (params, count) in pool.params_elsewhere(node) {
+                for _ in 0..count {
+                    if logins.len() >= PREWARM_PARALLEL {
+                        ready += count_ready(logins.join_next().await);
+                    }
+                    let warm = self.warm(&pool, &gate, &target, params.clone());
+                    logins.spawn(warm);
+                }
+            }
+        }
+        while let Some(done) = logins.join_next().await {
+            ready += count_ready(Some(done));
+        }
+        ready
+    }
+
+    fn warm(
+        &self,
+        pool: &Arc<Pool>,
+        gate: &Arc<ClusterGate>,
+        target: &Arc<NodeConfig>,
+        params: StartupParams,
+    ) -> impl Future<Output = bool> + use<> {
+        let dial = Dial {
+            node: Arc::clone(target),
+            generation: pool.database.generation(),
+            dbname: pool.database.dbname(),
+            user: pool.key.user.to_string(),
+            secret: self.secret_of(&pool.key.user),
+            params,
+        };
+        let (id, dialer) = (self.shared().next_id(), self.shared().dialer());
+        let (pool, dialing) = (Arc::clone(pool), Dialing::new(gate));
+        async move {
+            let server = Server::dial(id, dial, &dialer).await;
+            drop(dialing);
+            match server {
+                Ok(server) => {
+                    pool.add_idle(server);
+                    true
+                }
+                Err(error) => {
+                    tracing::info!(%error, "prewarm: a login failed");
+                    false
+                }
+            }
+        }
+    }
+
+    /// Closes idle servers on `node`.
+    pub fn close_idle(&self, cluster: &ClusterName, node: &NodeName) {
+        self.close_idle_if(cluster, |idle| idle.server.info.node.name == *node);
+    }
+
+    fn close_idle_if(&self, cluster: &ClusterName, doomed: impl Fn(&Idle) -> bool) {
+        for pool in self.of_cluster(cluster) {
+            pool.close_idle_if(&doomed);
+        }
+    }
+
+    /// Locks every pool of the cluster once and shows each server that a session has.
+    fn for_leased(&self, cluster: &ClusterName, mut act: impl FnMut(&Leased)) {
+        for pool in self.of_cluster(cluster) {
+            let state = pool.lock();
+            state
+                .leased
+                .values()
+                .filter(|leased| leased.phase == Use::Session)
+                .for_each(&mut act);
+        }
+    }
+
+    fn held(&self, cluster: &ClusterName) -> usize {
+        self.of_cluster(cluster)
+            .iter()
+            .map(|pool| pool.lock().queue.len())
+            .sum()
+    }
+
+    fn wake(&self, cluster: &ClusterName) {
+        for pool in self.of_cluster(cluster) {
+            pool.wake();
+        }
+    }
+
+    pub(super) fn secret_of(&self, user: &UserName) -> Option<Verifier> {
+        self.users().get(user.as_str()).cloned()
+    }
+}
+
+fn count_ready(done: Option<Result<bool, tokio::task::JoinError>>) -> usize {
+    usize::from(matches!(done, Some(Ok(true))))
+}
+
+/// After a planned move every session was parked: its stop is at a safe point by construction.
+fn stop_for(reason: StopReason) -> Order {
+    match reason {
+        StopReason::Switchover => Order::StopWhenSafe(reason),
+        other => Order::StopNow(other),
+    }
+}
+
+impl Leased {
+    fn is_on(&self, node: &NodeName) -> bool {
+        self.info.node.name == *node
+    }
+
+    fn is_parked(&self, hold: Option<HoldId>) -> bool {
+        hold.is_some_and(|hold| self.meter.is_parked(hold))
+    }
+
+    fn is_blocker(&self, node: &NodeName, hold: Option<HoldId>) -> bool {
+        self.phase == Use::Session && self.is_on(node) && !self.is_parked(hold)
+    }
+}
+
+impl Pool {
+    fn blocker(&self, leased: &Leased) -> Blocker {
+        let (activity, age) = leased.meter.activity();
+        Blocker {
+            client_id: leased.client.id,
+            addr: leased.client.addr.clone(),
+            database: self.key.database.clone(),
+            user: self.key.user.clone(),
+            application_name: leased.client.application_name.clone(),
+            state: match activity {
+                Activity::Idle => "idle",
+                Activity::Active => "active",
+                Activity::IdleInTransaction => "idle in transaction",
+            },
+            age,
+            backend_pid: leased.info.pid,
+        }
+    }
+
+    /// Startup parameters of the servers on other nodes than `node`, with how many there are.
+    fn params_elsewhere(&self, node: &NodeName) -> HashMap<StartupParams, usize> {
+        let state = self.lock();
+        let idle = state.idle.iter().map(|idle| &idle.server.info);
+        let infos = idle.chain(state.leased.values().map(|leased| &leased.info));
+        let mut counts = HashMap::new();
+        for info in infos.filter(|info| info.node.name != *node) {
+            *counts.entry(info.params.clone()).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    pub(super) fn close_idle_if(&self, doomed: impl Fn(&Idle) -> bool) {
+        let mut state = self.lock();
+        let (out, kept) = state.idle.drain(..).partition(doomed);
+        state.idle = kept;
+        state.wake_front();
+        drop(state);
+        let out: Vec<Idle> = out;
+        close_all(out.into_iter().map(|idle| idle.server).collect());
+    }
+}

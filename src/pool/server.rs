@@ -1,0 +1,433 @@
+//! One server connection: dial, log in, reset, close.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::auth::server::{LoginError, ServerLogin, login};
+use crate::auth::{Kdf, Verifier};
+use crate::config::NodeConfig;
+use crate::net::{Ends, Stream, TcpOptions};
+use crate::wire::message::{self, BackendKey, RawMessage, TxStatus};
+use crate::wire::{SqlState, frontend, tag};
+
+/// Terminate has no body.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+/// A server that will not answer its reset query within this is not worth keeping.
+const RESET_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last words of a connection may take to reach a server.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long we wait for a backend in the middle of something to end after we hung up.
+const BURY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest message that may come in answer to a reset query.
+const RESET_MESSAGE_MAX: usize = 65_536;
+
+/// Startup parameters besides user and database, in the client's order. A server is given only to
+/// clients with equal ones: they decide what RESET ALL and DISCARD ALL go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct StartupParams(Arc<[(Bytes, Bytes)]>);
+
+impl StartupParams {
+    /// Takes them over.
+    pub fn new(params: Vec<(Bytes, Bytes)>) -> Self {
+        Self(params.into())
+    }
+
+    /// Name and value, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &(Bytes, Bytes)> {
+        self.0.iter()
+    }
+
+    /// May another client have the server afterwards? A walsender is one client's own.
+    pub fn is_reusable(&self) -> bool {
+        !self
+            .0
+            .iter()
+            .any(|(name, _)| name.as_ref() == b"replication")
+    }
+
+    /// `application_name`, for people.
+    pub fn application_name(&self) -> String {
+        let named = self
+            .0
+            .iter()
+            .find(|(name, _)| name.as_ref() == b"application_name");
+        named.map_or_else(String::new, |(_, value)| {
+            String::from_utf8_lossy(value).into_owned()
+        })
+    }
+}
+
+/// What everybody may know of a server connection.
+#[derive(Debug)]
+pub struct ServerInfo {
+    /// Unique among clients and servers.
+    pub id: u64,
+    /// The node.
+    pub node: Arc<NodeConfig>,
+    /// RECONNECT's count when it was opened.
+    pub generation: u64,
+    /// Backend's process id, as `pg_stat_activity` has it.
+    pub pid: i32,
+    /// What a cancel request to the backend needs; PostgreSQL always gives it.
+    pub key: Option<BackendKey>,
+    /// Both ends of the socket.
+    pub ends: Ends,
+    /// What it was started with.
+    pub params: StartupParams,
+    /// When it was opened.
+    pub opened: Instant,
+    /// The same for people.
+    pub opened_at: SystemTime,
+    cancels: AtomicUsize,
+    cancels_done: Notify,
+}
+
+/// A cancel request on its way to the server. While one lives, the server is not given to anybody
+/// else: the cancel could hit the next client's query.
+#[derive(Debug)]
+pub struct CancelInFlight(Arc<ServerInfo>);
+
+impl CancelInFlight {
+    /// Call while the session still holds the server.
+    pub fn new(info: &Arc<ServerInfo>) -> Self {
+        info.cancels.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(info))
+    }
+}
+
+impl Drop for CancelInFlight {
+    fn drop(&mut self) {
+        if self.0.cancels.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.cancels_done.notify_waiters();
+        }
+    }
+}
+
+impl ServerInfo {
+    /// Waits until no cancel request is on its way. Cancel safe.
+    async fn cancels_over(&self) {
+        loop {
+            let done = self.cancels_done.notified();
+            if self.cancels.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            done.await;
+        }
+    }
+
+    /// Is a cancel request on its way?
+    pub fn is_being_cancelled(&self) -> bool {
+        self.cancels.load(Ordering::Acquire) > 0
+    }
+}
+
+/// A logged-in server connection. Whoever owns the value owns the connection.
+#[derive(Debug)]
+pub struct Server {
+    stream: Stream,
+    home: runtime::Id,
+    /// What everybody may know.
+    pub info: Arc<ServerInfo>,
+    /// `ParameterStatus` as the server last told them.
+    pub parameters: Vec<(Bytes, Bytes)>,
+    /// Bodies of the login's notices, as they came: for the first client.
+    pub notices: Vec<Bytes>,
+}
+
+/// How connections are opened.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    /// Socket options.
+    pub options: TcpOptions,
+    /// Where passwords are hashed.
+    pub kdf: Kdf,
+    /// `server_connect_timeout`.
+    pub limit: Duration,
+}
+
+/// What a login needs to know.
+#[derive(Debug, Clone)]
+pub struct Dial {
+    /// Where.
+    pub node: Arc<NodeConfig>,
+    /// RECONNECT's count.
+    pub generation: u64,
+    /// The node's name of the database.
+    pub dbname: String,
+    /// User.
+    pub user: String,
+    /// How we prove to be that user.
+    pub secret: Option<Verifier>,
+    /// Everything else of the startup packet.
+    pub params: StartupParams,
+}
+
+impl Dial {
+    fn startup(&self) -> Vec<(Bytes, Bytes)> {
+        let own = |name: &'static str, value: &str| {
+            (
+                Bytes::from_static(name.as_bytes()),
+                Bytes::copy_from_slice(value.as_bytes()),
+            )
+        };
+        let mut params = vec![own("user", &self.user), own("database", &self.dbname)];
+        params.extend(self.params.iter().cloned());
+        params
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The node was not reached.
+    #[error("cannot connect to node \"{node}\"")]
+    Connect {
+        /// Its name.
+        node: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was reached, but the login did not end well.
+    #[error("login to node \"{node}\" failed")]
+    Login {
+        /// Its name.
+        node: String,
+        /// Why.
+        source: LoginError,
+    },
+    /// `server_connect_timeout`.
+    #[error("node \"{node}\" did not answer a login within {} s", limit.as_secs_f32())]
+    TimedOut {
+        /// Its name.
+        node: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+impl DialError {
+    /// Will the same login be refused again, whoever tries? A node that is starting up or going
+    /// down (57P03) is worth waiting for, as is one that cannot be reached.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::TimedOut { .. } => false,
+            Self::Login { source, .. } => match source {
+                LoginError::Refused { report, .. } => {
+                    report.code != Some(SqlState::CANNOT_CONNECT_NOW)
+                }
+                LoginError::NoSecret(..)
+                | LoginError::UnsupportedMethod
+                | LoginError::Scram(_)
+                | LoginError::Startup(_) => true,
+                _ => false,
+            },
+        }
+    }
+}
+
+impl Server {
+    /// Connects and logs in.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; a backend that was being started ends by itself
+    /// without having run a statement.
+    pub async fn dial(id: u64, dial: Dial, dialer: &Dialer) -> Result<Self, DialError> {
+        let node = dial.node.name.to_string();
+        let limit = dialer.limit;
+        match timeout(limit, Self::dial_unbounded(id, dial, dialer)).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError::TimedOut { node, limit }),
+        }
+    }
+
+    async fn dial_unbounded(id: u64, dial: Dial, dialer: &Dialer) -> Result<Self, DialError> {
+        let node = || dial.node.name.to_string();
+        let mut stream = Stream::connect(&dial.node.host, dial.node.port, &dialer.options)
+            .await
+            .map_err(|source| DialError::Connect {
+                node: node(),
+                source,
+            })?;
+        let who = ServerLogin {
+            user: &dial.user,
+            params: &dial.startup(),
+            secret: dial.secret.as_ref(),
+        };
+        let hello = login(&mut stream, who, &dialer.kdf)
+            .await
+            .map_err(|source| DialError::Login {
+                node: node(),
+                source,
+            })?;
+        let info = ServerInfo {
+            id,
+            ends: stream.ends(),
+            node: dial.node,
+            generation: dial.generation,
+            pid: hello.key.as_ref().map_or(0, |key| key.pid.cast_signed()),
+            key: hello.key,
+            params: dial.params,
+            opened: Instant::now(),
+            opened_at: SystemTime::now(),
+            cancels: AtomicUsize::new(0),
+            cancels_done: Notify::new(),
+        };
+        Ok(Self {
+            stream,
+            home: runtime::Handle::current().id(),
+            info: Arc::new(info),
+            parameters: hello.params,
+            notices: hello.notices,
+        })
+    }
+
+    /// The stream, for the relay.
+    pub fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    /// Registers the connection with the runtime of the calling task, if it is not already.
+    pub fn come_home(mut self) -> io::Result<Self> {
+        let here = runtime::Handle::current().id();
+        if self.home != here {
+            self.stream = self.stream.detach()?.attach()?;
+            self.home = here;
+        }
+        Ok(self)
+    }
+
+    /// An idle server has nothing to say: anything readable (its last words, an end of file) means
+    /// that it is of no use any more.
+    pub fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
+    }
+
+    /// Makes the server fit for another client: waits for cancel requests on their way, sends the
+    /// reset query, and takes nothing but its plain success for an answer.
+    pub async fn reset(
+        &mut self,
+        query: &str,
+        cancel_wait: Option<Duration>,
+    ) -> Result<(), ResetError> {
+        let cancels = self.info.cancels_over();
+        match cancel_wait {
+            Some(limit) => timeout(limit, cancels)
+                .await
+                .map_err(|_| ResetError::CancelPending)?,
+            None => cancels.await,
+        }
+        if query.is_empty() {
+            return Ok(());
+        }
+        timeout(RESET_TIMEOUT, self.run_reset(query))
+            .await
+            .map_err(|_| ResetError::TimedOut)?
+    }
+
+    async fn run_reset(&mut self, query: &str) -> Result<(), ResetError> {
+        let mut buffer = BytesMut::new();
+        frontend::query(query, &mut buffer)?;
+        self.stream.write_all(&buffer).await?;
+        buffer.clear();
+        loop {
+            while let Some(answer) = RawMessage::take(&mut buffer, RESET_MESSAGE_MAX)? {
+                if self.take_reset_answer(&answer)? {
+                    // Anything behind the end of the answer was not asked for.
+                    return if buffer.is_empty() {
+                        Ok(())
+                    } else {
+                        Err(ResetError::Unexpected('?'))
+                    };
+                }
+            }
+            if self.stream.read_buf(&mut buffer).await? == 0 {
+                return Err(ResetError::Closed);
+            }
+        }
+    }
+
+    /// `true`: that was the end of it.
+    fn take_reset_answer(&mut self, answer: &RawMessage) -> Result<bool, ResetError> {
+        let unexpected = Err(ResetError::Unexpected(char::from(answer.tag)));
+        match answer.tag {
+            tag::server::PARAMETER_STATUS => {
+                let (name, value) = message::parse_parameter_status(&answer.body)?;
+                self.set_parameter(&name, &value);
+                Ok(false)
+            }
+            tag::server::COMMAND_COMPLETE | tag::server::NOTICE => Ok(false),
+            tag::server::READY_FOR_QUERY => match message::parse_ready_for_query(&answer.body)? {
+                TxStatus::Idle => Ok(true),
+                TxStatus::InTransaction | TxStatus::Failed => unexpected,
+            },
+            _ => unexpected,
+        }
+    }
+
+    /// The server told a parameter's new value. Copied: the original would keep the whole buffer
+    /// that it came in.
+    fn set_parameter(&mut self, name: &[u8], value: &[u8]) {
+        let value = Bytes::copy_from_slice(value);
+        match self.parameters.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.parameters.push((Bytes::copy_from_slice(name), value)),
+        }
+    }
+
+    /// Ends a connection that stands at a safe point: Terminate, then close.
+    pub async fn close(mut self) {
+        let goodbye = async {
+            self.stream.write_all(TERMINATE).await?;
+            self.stream.shutdown().await
+        };
+        // A server that is gone already needs no goodbye.
+        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+    }
+
+    /// Ends a connection in the middle of something: hangs up, then reads until the backend has
+    /// ended, for at most a minute. `true`: the backend is gone. `at_boundary`: what was sent to it
+    /// ends where a message ends, so that it will understand a Terminate.
+    pub async fn bury(mut self, at_boundary: bool) -> bool {
+        let wait = async {
+            if at_boundary {
+                self.stream.write_all(TERMINATE).await?;
+            }
+            self.stream.shutdown().await?;
+            let mut chunk = vec![0; 65_536];
+            while self.stream.read(&mut chunk).await? > 0 {}
+            Ok::<_, io::Error>(())
+        };
+        matches!(timeout(BURY_TIMEOUT, wait).await, Ok(Ok(())))
+    }
+}
+
+/// Why a server is not fit for another client.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// Reading or writing failed.
+    #[error("connection failed during reset")]
+    Io(#[from] io::Error),
+    /// An answer is longer or shorter than it can be.
+    #[error("malformed answer to the reset query")]
+    Malformed(#[from] message::MessageError),
+    /// End of file.
+    #[error("server closed the connection during reset")]
+    Closed,
+    /// Anything but plain success.
+    #[error("unexpected message '{0}' in answer to the reset query")]
+    Unexpected(char),
+    /// No answer.
+    #[error("reset query timed out")]
+    TimedOut,
+    /// A cancel request was still on its way.
+    #[error("cancel request still in flight")]
+    CancelPending,
+}
