@@ -35,6 +35,7 @@
 //! decides, and both answers are right, because nobody was served in between.
 
 mod machine;
+mod timeouts;
 
 pub use machine::Machine;
 
