@@ -21,7 +21,7 @@ use crate::relay::StopReason;
 
 /// What an operation needs to know and to have.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub(super) struct Operation {
     /// Settings of the cluster.
     pub config: Arc<ClusterConfig>,
     /// The pools.
@@ -46,7 +46,7 @@ pub struct Operation {
 
 /// What an operation is told while it runs.
 #[derive(Debug)]
-pub enum Message {
+pub(super) enum Message {
     /// Give up; the answer is whether it was still possible.
     Abort(oneshot::Sender<bool>),
     /// The lead is down.
@@ -57,7 +57,7 @@ pub enum Message {
 
 /// How an operation ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(super) struct Ended {
     /// What it did.
     pub report: Report,
     /// The record that holds, if it was written.
@@ -86,7 +86,7 @@ struct Driver {
 }
 
 /// Runs an operation to its end.
-pub async fn run(
+pub(super) async fn run(
     operation: Operation,
     mut messages: mpsc::Receiver<Message>,
     progress: watch::Sender<Report>,
@@ -129,7 +129,7 @@ pub async fn run(
 }
 
 /// What is known before anything was done.
-pub fn first_report(operation: &Operation) -> Report {
+pub(super) fn first_report(operation: &Operation) -> Report {
     let plan = &operation.plan;
     Report {
         kind: plan.kind.name(),
@@ -200,11 +200,11 @@ impl Driver {
                 }
                 Answer::Done
             }
-            TaskEnd::QuiesceBegan(at) => {
+            TaskEnd::Looked(began, answer) => {
                 if let Some(hands) = &mut self.hands {
-                    hands.quiesce_began = Some(at);
+                    hands.quiesce_began = Some(began);
                 }
-                Answer::NotYet(String::new())
+                answer
             }
             TaskEnd::Refused(refused) => {
                 let why = refused.why.clone();
@@ -279,7 +279,11 @@ impl Driver {
         match (task, self.hands.clone()) {
             (Task::Preflight, _) => Box::pin(hands::preflight(operation.clone())),
             (Task::Hold, _) => {
-                gates.hold(cluster, HoldOwner::Switchover);
+                let owner = match operation.plan.kind {
+                    Kind::Switchover => HoldOwner::Switchover,
+                    Kind::Failover => HoldOwner::NoLead,
+                };
+                gates.hold(cluster, owner);
                 ready(Answer::Done)
             }
             (Task::Stop, _) => {
@@ -359,11 +363,11 @@ impl Driver {
         });
     }
 
-    fn tell(&self, kind: &'static str, success: bool, detail: String) {
+    fn tell(&self, kind: &str, success: bool, detail: String) {
         self.operation.journal.tell(News {
             cluster: Some(self.operation.config.name.clone()),
             node: Some(self.operation.plan.to.clone()),
-            kind,
+            kind: kind.to_owned(),
             success,
             detail,
         });
@@ -372,30 +376,21 @@ impl Driver {
     fn ended(mut self) -> Ended {
         self.show();
         let took = self.origin.elapsed().as_millis();
-        let switchover = self.operation.plan.kind == Kind::Switchover;
-        let (kind, success, detail) = match &self.report.outcome {
+        let kind = self.operation.plan.kind;
+        let (news, success, detail) = match &self.report.outcome {
+            Outcome::Aborted { why, .. } if self.refusal.is_some() => {
+                (news_of(kind, "refused"), false, why.clone())
+            }
             Outcome::Aborted { phase, why } => {
-                let kind = if switchover {
-                    "switchover_aborted"
-                } else {
-                    "failover_aborted"
-                };
-                (kind, false, format!("in {phase} after {took} ms: {why}"))
+                let detail = format!("in {phase} after {took} ms: {why}");
+                (news_of(kind, "aborted"), false, detail)
             }
             Outcome::Completed | Outcome::Running { .. } => {
-                let kind = if switchover {
-                    "switchover_completed"
-                } else {
-                    "failover_completed"
-                };
-                (
-                    kind,
-                    true,
-                    format!("{} in {took} ms", summary(&self.report)),
-                )
+                let detail = format!("{} in {took} ms", summary(&self.report));
+                (news_of(kind, "completed"), true, detail)
             }
         };
-        self.tell(kind, success, detail);
+        self.tell(&news, success, detail);
         Ended {
             report: self.report,
             record: if self.written { self.record } else { None },
@@ -403,6 +398,11 @@ impl Driver {
             adopt: self.adopt,
         }
     }
+}
+
+/// e.g. `switchover_completed`.
+fn news_of(kind: Kind, end: &str) -> String {
+    format!("{}_{end}", kind.name())
 }
 
 fn new_record(operation: &Operation) -> Record {

@@ -9,7 +9,7 @@ use super::hands;
 use super::{Outcome, Refusal, Report, requests};
 
 /// All checks, and who would be in the way just now.
-pub async fn run(operation: Operation) -> Result<Report, Refusal> {
+pub(super) async fn run(operation: Operation) -> Result<Report, Refusal> {
     let mut report = first_report(&operation);
     let began = Instant::now();
     let limit = operation.plan.limits.preflight;

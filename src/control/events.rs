@@ -30,7 +30,7 @@ pub struct News {
     /// Node it is about.
     pub node: Option<NodeName>,
     /// e.g. `node_down`.
-    pub kind: &'static str,
+    pub kind: String,
     /// Did it go well?
     pub success: bool,
     /// Free text.
@@ -100,7 +100,7 @@ impl Journal {
             time: SystemTime::now(),
             cluster: news.cluster,
             node: news.node,
-            kind: news.kind.to_owned(),
+            kind: news.kind,
             success: news.success,
             detail: news.detail,
         };
@@ -249,7 +249,7 @@ mod tests {
         News {
             cluster: Some(ClusterName::new("c")),
             node: None,
-            kind: "test",
+            kind: "test".to_owned(),
             success: true,
             detail: detail.to_owned(),
         }

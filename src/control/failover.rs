@@ -13,7 +13,7 @@ use crate::lsn::Lsn;
 
 /// What was known of the lead and of the link to the target before.
 #[derive(Debug, Clone, Default)]
-pub struct LastSeen {
+pub(super) struct LastSeen {
     /// The lead's position at the last probe that it answered.
     pub lead_lsn: Option<Lsn>,
     /// What the target had confirmed then.
@@ -24,7 +24,7 @@ pub struct LastSeen {
 
 /// Who takes part, and on what terms.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub(super) struct Terms {
     /// Settings of the cluster.
     pub config: Arc<ClusterConfig>,
     /// The lead by record.
@@ -39,7 +39,7 @@ pub struct Terms {
 
 /// Connections and findings for the rest of the way.
 #[derive(Debug, Clone)]
-pub struct Cleared {
+pub(super) struct Cleared {
     /// The old lead, if it answers.
     pub lead: Option<Arc<NodeLink>>,
     /// The target.
@@ -56,7 +56,7 @@ pub struct Cleared {
 
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(super) struct Refused {
     /// What is in the way.
     pub why: String,
     /// What the operator can do.
@@ -64,7 +64,7 @@ pub struct Refused {
 }
 
 /// Runs all checks.
-pub async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
+pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
     let (from, to) = (&terms.from.name, &terms.to.name);
     let lead = fresh_probes(terms).await;
     if lead.is_some() && !terms.accept_loss {

@@ -11,14 +11,14 @@ use crate::lsn::Lsn;
 
 /// The marker table, quoted, and the row that the old lead writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marker {
+pub(super) struct Marker {
     table: String,
     node: NodeName,
 }
 
 impl Marker {
     /// `table` as configured: `name` or `schema.name`.
-    pub fn new(table: &str, node: &NodeName) -> Self {
+    pub(super) fn new(table: &str, node: &NodeName) -> Self {
         let quoted: Vec<String> = table.split('.').map(quote_identifier).collect();
         Self {
             table: quoted.join("."),
@@ -29,7 +29,7 @@ impl Marker {
 
 /// What was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Captured {
+pub(super) struct Captured {
     /// G, a position in the old lead's WAL.
     pub lsn: Lsn,
     /// The old lead's clock then, microseconds since 1970.
@@ -39,7 +39,10 @@ pub struct Captured {
 }
 
 /// Captures G. The caller has made sure that no client's statement runs any more.
-pub async fn capture(lead: &NodeLink, marker: Option<&Marker>) -> Result<Captured, LinkError> {
+pub(super) async fn capture(
+    lead: &NodeLink,
+    marker: Option<&Marker>,
+) -> Result<Captured, LinkError> {
     let Some(marker) = marker else {
         let sql = "SELECT pg_logical_emit_message(true, 'pgsluice', '')::text, \
                    (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
@@ -69,7 +72,7 @@ fn captured_lsn(row: &tokio_postgres::Row) -> Result<Lsn, LinkError> {
 }
 
 /// One look: has the target applied G? `Err` text in the answer says what was seen instead.
-pub async fn poll(
+pub(super) async fn poll(
     (lead, target): (&NodeLink, &NodeLink),
     consumer: &Consumer,
     marker: Option<&Marker>,
@@ -127,20 +130,23 @@ async fn marker_visible(
 
 /// A message that commits synchronously: on the target it makes everything applied before it
 /// durable; on the lead it makes the next feedback come.
-pub async fn emit(node: &NodeLink) -> Result<(), LinkError> {
+pub(super) async fn emit(node: &NodeLink) -> Result<(), LinkError> {
     let sql = "SELECT pg_logical_emit_message(true, 'pgsluice', '')::text";
     node.row(sql, &[]).await.map(drop)
 }
 
 /// First the target flushes, then the lead has something to send that is answered with that.
-pub async fn nudge(lead: &NodeLink, target: &NodeLink) -> Result<(), LinkError> {
+pub(super) async fn nudge(lead: &NodeLink, target: &NodeLink) -> Result<(), LinkError> {
     emit(target).await?;
     emit(lead).await
 }
 
 /// Has the target's clock passed the moment of capture? Else last-update-wins may drop the next
 /// write of a client.
-pub async fn clock_passed(target: &NodeLink, captured: &Captured) -> Result<bool, LinkError> {
+pub(super) async fn clock_passed(
+    target: &NodeLink,
+    captured: &Captured,
+) -> Result<bool, LinkError> {
     let at = captured.at.to_string();
     let sql = "SELECT extract(epoch FROM clock_timestamp()) * 1000000 > $1::text::numeric";
     target.yes(sql, &[&at]).await

@@ -22,11 +22,11 @@ use crate::pool::HoldOwner;
 use crate::relay::StopReason;
 
 /// Where an answer to a console goes; it may have left.
-pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// What a console asks.
 #[derive(Debug)]
-pub enum Command {
+pub(super) enum Command {
     /// DRY RUN.
     Preflight(SwitchoverRequest, Reply<Report>),
     /// SWITCHOVER.
@@ -41,7 +41,7 @@ pub enum Command {
 
 /// What decisions act on.
 #[derive(Debug)]
-pub struct Outputs {
+pub(super) struct Outputs {
     /// The pools.
     pub gates: Arc<dyn Gates>,
     /// The records.
@@ -77,7 +77,7 @@ struct Running {
 
 /// The deciding task of one cluster.
 #[derive(Debug)]
-pub struct Governor {
+pub(super) struct Governor {
     members: Members,
     record: Option<Record>,
     out: Outputs,
@@ -89,11 +89,13 @@ pub struct Governor {
     operations: JoinSet<Ended>,
     dry_runs: JoinSet<()>,
     all_down: bool,
+    /// When the last operation ended.
+    decided_at: Option<Instant>,
 }
 
 impl Governor {
     /// Takes over a cluster with what is recorded of it.
-    pub fn new(
+    pub(super) fn new(
         members: Members,
         record: Option<Record>,
         out: Outputs,
@@ -113,11 +115,12 @@ impl Governor {
             operations: JoinSet::new(),
             dry_runs: JoinSet::new(),
             all_down: false,
+            decided_at: None,
         }
     }
 
     /// Decides until the consoles and monitors are gone.
-    pub async fn run(
+    pub(super) async fn run(
         mut self,
         mut observations: mpsc::Receiver<Observation>,
         mut commands: mpsc::Receiver<Command>,
@@ -145,6 +148,10 @@ impl Governor {
     }
 
     fn observe(&mut self, observation: Observation) {
+        if self.decided_at.is_some_and(|at| observation.began < at) {
+            // It may say of the new lead what was true before its promotion.
+            return;
+        }
         let lead = self.record.as_ref().map(|r| r.node.clone());
         for name in self.members.note(observation, lead.as_ref()) {
             self.tell_change(&name);
@@ -176,8 +183,12 @@ impl Governor {
         let (Some(running), Some(member)) = (&self.running, self.members.get(name)) else {
             return;
         };
-        // A shadow that recovers is the gate's business; only one that is gone is lost.
-        if member.health.observed() != Observed::Down {
+        // By probes alone: that a target lags is the gate's business. One that is starting up was
+        // gone in between.
+        if !matches!(
+            member.health.observed(),
+            Observed::Down | Observed::Recovering
+        ) {
             return;
         }
         let why = member.reason.clone();
@@ -224,10 +235,7 @@ impl Governor {
     fn take_stance(&mut self) {
         let lead = self.record.as_ref().and_then(|r| self.members.get(&r.node));
         let usable = lead.is_some_and(super::members::Member::is_usable_lead);
-        // A node that was never proven is not up; one that was is kept until it is proven down.
-        let keeps = self.gate == GateState::Open
-            && lead.is_some_and(|m| m.health.observed() == Observed::Up);
-        if usable || (keeps && lead.is_some_and(|m| m.facts.is_none())) {
+        if usable {
             self.unusable_since = None;
         } else if self.unusable_since.is_none() {
             self.unusable_since = Some(Instant::now());
@@ -315,7 +323,7 @@ impl Governor {
         self.out.journal.tell(News {
             cluster: Some(self.members.config.name.clone()),
             node: node.cloned(),
-            kind,
+            kind: kind.to_owned(),
             success,
             detail,
         });
@@ -462,6 +470,8 @@ impl Governor {
         };
         let failover = ended.report.kind == "failover";
         if let Some(record) = ended.record.clone() {
+            self.members.take_writes(&record.node);
+            self.decided_at = Some(Instant::now());
             self.record = Some(record);
             self.gate = GateState::Open;
         } else if ended.adopt || (failover && ended.report.phases.len() > 1) {

@@ -16,7 +16,7 @@ use crate::pool::DrainStatus;
 
 /// Connections and what was found with them; kept for the length of an operation.
 #[derive(Debug, Clone)]
-pub struct Hands {
+pub(super) struct Hands {
     /// The old lead; `None` if it does not answer (failover).
     lead: Option<Arc<NodeLink>>,
     target: Arc<NodeLink>,
@@ -30,7 +30,7 @@ pub struct Hands {
 
 /// What preflight hands on.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// For the tasks to come.
     pub hands: Hands,
     /// For the machine.
@@ -43,21 +43,21 @@ pub struct Prepared {
 
 /// How a task ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// As the machine takes it.
     Answer(Answer),
     /// Preflight is through.
     Prepared(Prepared),
     /// G is known.
     Captured(Captured),
-    /// The beginning of quiesce is known; look next.
-    QuiesceBegan(String),
+    /// A look at the backends, and the server's clock when the first one began.
+    Looked(String, Answer),
     /// Preflight says no.
     Refused(failover::Refused),
 }
 
 /// Preflight of either kind.
-pub async fn preflight(operation: Operation) -> Outcome {
+pub(super) async fn preflight(operation: Operation) -> Outcome {
     match &operation.terms {
         Some(terms) => match Box::pin(failover::preflight(terms)).await {
             Err(refused) => Outcome::Refused(refused),
@@ -109,7 +109,7 @@ async fn planned(operation: &Operation) -> Outcome {
 }
 
 /// Have all sessions reached their safe point, or for a failover: are they closed?
-pub fn drained(operation: &Operation) -> Answer {
+pub(super) fn drained(operation: &Operation) -> Answer {
     let plan = &operation.plan;
     let status = operation
         .gates
@@ -141,7 +141,7 @@ fn in_the_way(status: &DrainStatus) -> Option<String> {
 }
 
 /// Writes the record.
-pub async fn persist(store: Arc<dyn Store>, record: Record) -> Outcome {
+pub(super) async fn persist(store: Arc<dyn Store>, record: Record) -> Outcome {
     let follows = crate::cluster::Epoch(record.epoch.0.saturating_sub(1));
     let answer = match store.commit(record, Some(follows)).await {
         Ok(()) => Answer::Done,
@@ -153,14 +153,14 @@ pub async fn persist(store: Arc<dyn Store>, record: Record) -> Outcome {
 }
 
 /// A nudge that fails is made up for by the next one.
-pub async fn nudge(hands: Hands) {
+pub(super) async fn nudge(hands: Hands) {
     if let Some(lead) = &hands.lead {
         let _ = gate_lsn::nudge(lead, &hands.target).await;
     }
 }
 
 /// The tasks between hold and commit.
-pub async fn work(operation: Operation, hands: Hands, task: Task) -> Outcome {
+pub(super) async fn work(operation: Operation, hands: Hands, task: Task) -> Outcome {
     let result = match task {
         Task::Backends => backends(&operation, &hands).await,
         Task::Capture => match &hands.lead {
@@ -200,19 +200,25 @@ async fn backends(operation: &Operation, hands: &Hands) -> Result<Outcome, LinkE
     let Some(lead) = &hands.lead else {
         return Ok(failed("the lead does not answer"));
     };
-    let Some(began) = &hands.quiesce_began else {
-        return quiesce::begin(lead).await.map(Outcome::QuiesceBegan);
+    let began = match &hands.quiesce_began {
+        Some(began) => began.clone(),
+        None => quiesce::begin(lead).await?,
     };
     let (cluster, from) = (&operation.config.name, &operation.plan.from);
     // Taken before the node is asked: what is parked now was parked when the node answers.
     let status = operation.gates.drain_status(cluster, from);
     if let Some(who) = in_the_way(&status) {
-        return Ok(Outcome::Answer(Answer::NotYet(who)));
+        return Ok(Outcome::Looked(began, Answer::NotYet(who)));
     }
     let age = operation.process_began.elapsed();
-    let rest = quiesce::look(lead, &status, began, age).await?;
+    let rest = quiesce::look(lead, &status, &began, age).await?;
     operation.gates.forget_departed(cluster, from, &rest.gone);
-    Ok(yes(rest.busy.is_empty(), &rest.busy.join(", ")))
+    let answer = if rest.busy.is_empty() {
+        Answer::Done
+    } else {
+        Answer::NotYet(rest.busy.join(", "))
+    };
+    Ok(Outcome::Looked(began, answer))
 }
 
 async fn gate(hands: &Hands) -> Result<Outcome, LinkError> {

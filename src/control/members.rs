@@ -16,7 +16,7 @@ use crate::lsn::Lsn;
 
 /// One node.
 #[derive(Debug)]
-pub struct Member {
+pub(super) struct Member {
     /// From the configuration.
     pub config: NodeConfig,
     /// The operator's word.
@@ -37,7 +37,7 @@ pub struct Member {
 
 impl Member {
     /// Nothing is known yet.
-    pub fn new(config: NodeConfig, wanted: Wanted) -> Self {
+    pub(super) fn new(config: NodeConfig, wanted: Wanted) -> Self {
         Self {
             config,
             wanted,
@@ -51,7 +51,7 @@ impl Member {
     }
 
     /// May it be served as lead?
-    pub fn is_usable_lead(&self) -> bool {
+    pub(super) fn is_usable_lead(&self) -> bool {
         let recovery = self.facts.as_ref().is_none_or(|f| f.in_recovery);
         self.health.observed() == Observed::Up && !recovery
     }
@@ -59,7 +59,7 @@ impl Member {
 
 /// All nodes of a cluster.
 #[derive(Debug)]
-pub struct Members {
+pub(super) struct Members {
     /// Settings of the cluster.
     pub config: Arc<ClusterConfig>,
     /// In configuration order.
@@ -68,17 +68,21 @@ pub struct Members {
 
 impl Members {
     /// One by name.
-    pub fn get(&self, name: &NodeName) -> Option<&Member> {
+    pub(super) fn get(&self, name: &NodeName) -> Option<&Member> {
         self.nodes.iter().find(|m| m.config.name == *name)
     }
 
     /// One by name, to change it.
-    pub fn get_mut(&mut self, name: &NodeName) -> Option<&mut Member> {
+    pub(super) fn get_mut(&mut self, name: &NodeName) -> Option<&mut Member> {
         self.nodes.iter_mut().find(|m| m.config.name == *name)
     }
 
     /// Takes a probe in. Returns the nodes whose state changed by it.
-    pub fn note(&mut self, observation: Observation, lead: Option<&NodeName>) -> Vec<NodeName> {
+    pub(super) fn note(
+        &mut self,
+        observation: Observation,
+        lead: Option<&NodeName>,
+    ) -> Vec<NodeName> {
         let (fall, rise) = (self.config.fall, self.config.rise);
         let Some(member) = self.get_mut(&observation.node) else {
             return Vec::new();
@@ -128,8 +132,19 @@ impl Members {
         }
     }
 
+    /// An operation has just seen that this node takes writes.
+    pub(super) fn take_writes(&mut self, name: &NodeName) {
+        if let Some(member) = self.get_mut(name) {
+            if let Some(facts) = &mut member.facts {
+                facts.in_recovery = false;
+                facts.read_only = false;
+            }
+            member.kick.notify_one();
+        }
+    }
+
     /// What the choice of a first lead needs.
-    pub fn nominees(&self) -> Vec<Nominee> {
+    pub(super) fn nominees(&self) -> Vec<Nominee> {
         let nominee = |m: &Member| Nominee {
             name: m.config.name.clone(),
             priority: m.config.priority,
@@ -145,7 +160,7 @@ impl Members {
     }
 
     /// What is known about the lead and the link to a target, for a failover.
-    pub fn last_seen(&self, lead: &NodeName, target: &NodeName) -> LastSeen {
+    pub(super) fn last_seen(&self, lead: &NodeName, target: &NodeName) -> LastSeen {
         let (Some(lead), Some(target)) = (self.get(lead), self.get(target)) else {
             return LastSeen::default();
         };
@@ -158,7 +173,11 @@ impl Members {
     }
 
     /// The snapshot that readers get.
-    pub fn view(&self, record: Option<&Record>, operation: Option<OperationView>) -> ClusterView {
+    pub(super) fn view(
+        &self,
+        record: Option<&Record>,
+        operation: Option<OperationView>,
+    ) -> ClusterView {
         let lead = record.map(|r| &r.node);
         let mut links = Vec::new();
         for from in &self.nodes {

@@ -1,7 +1,7 @@
 //! One probe loop per node: logs in, asks, tells the Director what it saw.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
@@ -14,11 +14,11 @@ use crate::lsn::Lsn;
 
 /// One probe's result.
 #[derive(Debug, Clone)]
-pub struct Observation {
+pub(super) struct Observation {
     /// Of which node.
     pub node: NodeName,
-    /// When it was complete.
-    pub at: SystemTime,
+    /// When the probe began: what happened later it does not know.
+    pub began: Instant,
     /// What it says about the node's health.
     pub seen: Seen,
     /// What the node told, if it answered.
@@ -27,7 +27,7 @@ pub struct Observation {
 
 /// What an answering node told.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NodeFacts {
+pub(super) struct NodeFacts {
     /// Round trip of the first query.
     pub took: Duration,
     /// A physical standby?
@@ -49,7 +49,7 @@ pub struct NodeFacts {
 
 /// A slot, a walsender, or both, at an origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sender {
+pub(super) struct Sender {
     /// `None`: a walsender without a slot.
     pub slot: Option<String>,
     /// Does somebody read from it?
@@ -63,7 +63,7 @@ pub struct Sender {
 }
 
 /// Probes until the Director is gone. `kick` asks for a probe at once.
-pub async fn watch(
+pub(super) async fn watch(
     config: Arc<ClusterConfig>,
     node: NodeConfig,
     kick: Arc<Notify>,
@@ -100,11 +100,12 @@ pub async fn watch(
 }
 
 /// One probe on the connection that is left from the last one, or a new one.
-pub async fn probe(
+pub(super) async fn probe(
     config: &ClusterConfig,
     node: &NodeConfig,
     link: &mut Option<NodeLink>,
 ) -> Observation {
+    let began = Instant::now();
     let result = attempt(config, node, link).await;
     if result.as_ref().is_err_and(LinkError::is_fatal) {
         *link = None;
@@ -118,7 +119,7 @@ pub async fn probe(
     };
     Observation {
         node: node.name.clone(),
-        at: SystemTime::now(),
+        began,
         seen,
         facts,
     }

@@ -11,11 +11,11 @@ use tokio_postgres::{Client, NoTls, Row};
 use crate::config::{MonitorLogin, NodeConfig};
 
 /// What our own connections are called in `pg_stat_activity`.
-pub const APPLICATION_NAME: &str = "pgsluice";
+pub(super) const APPLICATION_NAME: &str = "pgsluice";
 
 /// Why a node did not answer as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
+pub(super) enum LinkError {
     /// No answer in time. The connection must not be used again.
     #[error("{what} took longer than {after:?}")]
     Timeout {
@@ -42,12 +42,12 @@ pub enum LinkError {
 
 impl LinkError {
     /// May the connection go on being used?
-    pub fn is_fatal(&self) -> bool {
+    pub(super) fn is_fatal(&self) -> bool {
         !matches!(self, Self::Server { .. } | Self::Unexpected(_))
     }
 
     /// The server's code, if it spoke.
-    pub fn sqlstate(&self) -> Option<&str> {
+    pub(super) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Server { sqlstate, .. } => Some(sqlstate),
             _ => None,
@@ -69,7 +69,7 @@ impl From<tokio_postgres::Error> for LinkError {
 
 /// A connection of our own to one node's database.
 #[derive(Debug)]
-pub struct NodeLink {
+pub(super) struct NodeLink {
     client: Client,
     driver: JoinHandle<()>,
     deadline: Duration,
@@ -77,7 +77,7 @@ pub struct NodeLink {
 
 impl NodeLink {
     /// Connects and logs in within `deadline`, which then also holds for each query.
-    pub async fn open(
+    pub(super) async fn open(
         node: &NodeConfig,
         login: &MonitorLogin,
         deadline: Duration,
@@ -120,7 +120,7 @@ impl NodeLink {
     }
 
     /// Runs one statement; every parameter is text and cast in the statement. One round trip.
-    pub async fn rows(&self, sql: &str, params: &[&str]) -> Result<Vec<Row>, LinkError> {
+    pub(super) async fn rows(&self, sql: &str, params: &[&str]) -> Result<Vec<Row>, LinkError> {
         let typed: Vec<(&(dyn ToSql + Sync), Type)> = params
             .iter()
             .map(|text| (text as &(dyn ToSql + Sync), Type::TEXT))
@@ -135,7 +135,7 @@ impl NodeLink {
     }
 
     /// The only row of an answer that has exactly one.
-    pub async fn row(&self, sql: &str, params: &[&str]) -> Result<Row, LinkError> {
+    pub(super) async fn row(&self, sql: &str, params: &[&str]) -> Result<Row, LinkError> {
         let mut rows = self.rows(sql, params).await?;
         match (rows.pop(), rows.is_empty()) {
             (Some(row), true) => Ok(row),
@@ -145,13 +145,13 @@ impl NodeLink {
     }
 
     /// A yes or no.
-    pub async fn yes(&self, sql: &str, params: &[&str]) -> Result<bool, LinkError> {
+    pub(super) async fn yes(&self, sql: &str, params: &[&str]) -> Result<bool, LinkError> {
         let row = self.row(sql, params).await?;
         Ok(field::<Option<bool>>(&row, 0)?.unwrap_or(false))
     }
 
     /// Did the connection end?
-    pub fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
@@ -179,7 +179,7 @@ impl Drop for NodeLink {
 }
 
 /// One column, with the type it must have.
-pub fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
+pub(super) fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
     row: &'a Row,
     index: usize,
 ) -> Result<T, LinkError> {
@@ -188,7 +188,7 @@ pub fn field<'a, T: tokio_postgres::types::FromSql<'a>>(
 }
 
 /// An LSN that the statement cast to text; `None` for NULL.
-pub fn lsn_field(row: &Row, index: usize) -> Result<Option<crate::lsn::Lsn>, LinkError> {
+pub(super) fn lsn_field(row: &Row, index: usize) -> Result<Option<crate::lsn::Lsn>, LinkError> {
     match field::<Option<&str>>(row, index)? {
         None => Ok(None),
         Some(text) => match text.parse() {

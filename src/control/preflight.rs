@@ -14,7 +14,7 @@ use crate::config::{ClusterConfig, NodeConfig, Promote};
 
 /// A lead and a target with a connection to each.
 #[derive(Debug)]
-pub struct Pair {
+pub(super) struct Pair {
     /// The old lead.
     pub lead: Arc<NodeLink>,
     /// The target.
@@ -27,7 +27,7 @@ pub struct Pair {
 
 /// What preflight has to say.
 #[derive(Debug, Clone, Default)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// Any of them refuses the switchover.
     pub refusals: Vec<String>,
     /// Worth a word.
@@ -38,7 +38,7 @@ pub struct Verdict {
 
 /// Who takes part.
 #[derive(Debug, Clone, Copy)]
-pub struct Parties<'a> {
+pub(super) struct Parties<'a> {
     /// Settings of the cluster.
     pub config: &'a ClusterConfig,
     /// The lead by record.
@@ -53,7 +53,7 @@ pub struct Parties<'a> {
 
 /// Runs all checks. `Err` is a refusal too: without a connection and a link nothing else can be
 /// asked.
-pub async fn preflight(parties: Parties<'_>) -> Result<(Pair, Verdict), String> {
+pub(super) async fn preflight(parties: Parties<'_>) -> Result<(Pair, Verdict), String> {
     let config = parties.config;
     let (lead, target) = (
         open(config, parties.from).await?,
@@ -89,7 +89,10 @@ pub async fn preflight(parties: Parties<'_>) -> Result<(Pair, Verdict), String> 
 }
 
 /// A connection that the gate will use too.
-pub async fn open(config: &ClusterConfig, node: &NodeConfig) -> Result<Arc<NodeLink>, String> {
+pub(super) async fn open(
+    config: &ClusterConfig,
+    node: &NodeConfig,
+) -> Result<Arc<NodeLink>, String> {
     let link = Box::pin(NodeLink::open(
         node,
         &config.monitor,
@@ -440,7 +443,7 @@ async fn rehearse(pair: &Pair, parties: Parties<'_>) -> Result<(), String> {
 }
 
 /// `{1,2}`: an array as text, cast in the statement.
-pub fn int_array(numbers: &[i32]) -> String {
+pub(super) fn int_array(numbers: &[i32]) -> String {
     let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     format!("{{{}}}", numbers.join(","))
 }

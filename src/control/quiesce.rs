@@ -9,7 +9,7 @@ use crate::pool::DrainStatus;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rest {
+pub(super) struct Rest {
     /// Departed backends that are gone.
     pub gone: Vec<i32>,
     /// What still runs, in words.
@@ -18,7 +18,7 @@ pub struct Rest {
 
 /// The server's clock now, as text: the beginning of quiesce. A backend that started later has
 /// only the pid of one of ours.
-pub async fn begin(node: &NodeLink) -> Result<String, LinkError> {
+pub(super) async fn begin(node: &NodeLink) -> Result<String, LinkError> {
     let row = node.row("SELECT clock_timestamp()::text", &[]).await?;
     field(&row, 0)
 }
@@ -41,7 +41,7 @@ const BUSY: &str = "SELECT a.pid, coalesce(a.state, 'hidden'), \
 
 /// Looks once. `status` was taken after the gate was closed and shows no blockers, so nothing new
 /// can have started on these backends.
-pub async fn look(
+pub(super) async fn look(
     node: &NodeLink,
     status: &DrainStatus,
     began: &str,

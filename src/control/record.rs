@@ -29,7 +29,7 @@ const RECORD_HEAD: &str = "pgsluice lead record 1";
 const WANTED_HEAD: &str = "pgsluice node states 1";
 
 /// Prints a record, checksum last.
-pub fn print_record(record: &Record) -> String {
+pub(super) fn print_record(record: &Record) -> String {
     let since = record.since.duration_since(UNIX_EPOCH).unwrap_or_default();
     let previous = record.previous.as_ref().map_or("", NodeName::as_str);
     let lines = [
@@ -48,7 +48,7 @@ pub fn print_record(record: &Record) -> String {
 }
 
 /// Reads what [`print_record`] wrote, and nothing else.
-pub fn parse_record(text: &str) -> Result<Record, &'static str> {
+pub(super) fn parse_record(text: &str) -> Result<Record, &'static str> {
     let body = unseal(text)?;
     let mut lines = body.lines();
     if lines.next() != Some(RECORD_HEAD) {
@@ -83,7 +83,7 @@ pub fn parse_record(text: &str) -> Result<Record, &'static str> {
 }
 
 /// Prints the operators' words.
-pub fn print_wanted(all: &BTreeMap<NodeName, Wanted>) -> String {
+pub(super) fn print_wanted(all: &BTreeMap<NodeName, Wanted>) -> String {
     let mut body = format!("{WANTED_HEAD}\n");
     for (node, wanted) in all {
         body.push_str(&format!(
@@ -96,7 +96,7 @@ pub fn print_wanted(all: &BTreeMap<NodeName, Wanted>) -> String {
 }
 
 /// Reads what [`print_wanted`] wrote.
-pub fn parse_wanted(text: &str) -> Result<BTreeMap<NodeName, Wanted>, &'static str> {
+pub(super) fn parse_wanted(text: &str) -> Result<BTreeMap<NodeName, Wanted>, &'static str> {
     let body = unseal(text)?;
     let mut lines = body.lines();
     if lines.next() != Some(WANTED_HEAD) {
@@ -116,7 +116,7 @@ pub fn parse_wanted(text: &str) -> Result<BTreeMap<NodeName, Wanted>, &'static s
 }
 
 /// As the console has it.
-pub const fn wanted_word(wanted: Wanted) -> &'static str {
+pub(super) const fn wanted_word(wanted: Wanted) -> &'static str {
     match wanted {
         Wanted::Ready => "ready",
         Wanted::Drain => "drain",

@@ -9,7 +9,7 @@ use crate::lsn::Lsn;
 
 /// The kind of one link, once it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkKind {
+pub(super) enum LinkKind {
     /// Native logical replication.
     Logical,
     /// The pglogical extension.
@@ -20,7 +20,7 @@ pub enum LinkKind {
 
 impl LinkKind {
     /// As the console has it.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Logical => "logical",
             Self::Pglogical => "pglogical",
@@ -31,7 +31,7 @@ impl LinkKind {
 
 /// A consumer on the target: what reads from a slot of some origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consumer {
+pub(super) struct Consumer {
     /// Its kind.
     pub kind: LinkKind,
     /// Subscription name; empty for a physical standby.
@@ -46,7 +46,7 @@ pub struct Consumer {
 
 /// The row of `pg_stat_replication` on the origin that belongs to a consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SenderRow {
+pub(super) struct SenderRow {
     /// `streaming`, `catchup`, ...; `None`: hidden from our role.
     pub state: Option<String>,
     /// Applied at the target, as it told the origin.
@@ -69,7 +69,7 @@ const PGLOGICAL: &str = "SELECT s.sub_name::text, s.sub_slot_name::text, s.sub_e
     FROM pglogical.subscription s ORDER BY 1";
 
 /// All consumers of a node that a setting allows, whatever their origin.
-pub async fn consumers(
+pub(super) async fn consumers(
     node: &NodeLink,
     wanted: ReplicationKind,
 ) -> Result<Vec<Consumer>, LinkError> {
@@ -116,7 +116,7 @@ fn consumer(kind: LinkKind, row: &Row) -> Result<Consumer, LinkError> {
 
 /// Which of a target's consumers read from this origin: those whose slot it has. A physical
 /// standby without a slot is taken as it is.
-pub async fn of_origin(
+pub(super) async fn of_origin(
     origin: &NodeLink,
     consumers: Vec<Consumer>,
 ) -> Result<Vec<Consumer>, LinkError> {
@@ -140,7 +140,7 @@ const COLUMNS: &str = "r.state, r.replay_lsn::text, r.flush_lsn::text, \
 
 /// The sender rows of a consumer; a working link has exactly one. Joined by slot, never by
 /// `application_name`, which anybody may choose.
-pub async fn sender_rows(
+pub(super) async fn sender_rows(
     origin: &NodeLink,
     consumer: &Consumer,
 ) -> Result<Vec<SenderRow>, LinkError> {
@@ -188,7 +188,7 @@ const REPLAYED: &str = "SELECT coalesce(pg_last_wal_replay_lsn() >= pg_last_wal_
 /// pglogical: Extension) only when its socket is empty. One that has ended keeps nothing:
 /// an unfinished transaction is not carried over to the next worker. Ask twice: it may be
 /// between two messages.
-pub async fn has_applied_all(target: &NodeLink, kind: LinkKind) -> Result<bool, LinkError> {
+pub(super) async fn has_applied_all(target: &NodeLink, kind: LinkKind) -> Result<bool, LinkError> {
     match kind {
         LinkKind::Physical => target.yes(REPLAYED, &[]).await,
         LinkKind::Logical | LinkKind::Pglogical => target.yes(BUSY_WORKERS, &[]).await,
@@ -196,7 +196,10 @@ pub async fn has_applied_all(target: &NodeLink, kind: LinkKind) -> Result<bool, 
 }
 
 /// The last position of the origin's WAL that the target has received, where the kind tells.
-pub async fn received(target: &NodeLink, consumer: &Consumer) -> Result<Option<Lsn>, LinkError> {
+pub(super) async fn received(
+    target: &NodeLink,
+    consumer: &Consumer,
+) -> Result<Option<Lsn>, LinkError> {
     let rows = match consumer.kind {
         LinkKind::Physical => {
             let sql = "SELECT pg_last_wal_receive_lsn()::text";

@@ -13,7 +13,7 @@ use crate::config::{Candidate, ClusterConfig, ClusterName, NodeName, OnDrainTime
 
 /// Old and new lead of an operation.
 #[derive(Debug, Clone, Copy)]
-pub struct Chosen<'a> {
+pub(super) struct Chosen<'a> {
     /// The lead by record.
     pub from: &'a Member,
     /// The target.
@@ -23,7 +23,7 @@ pub struct Chosen<'a> {
 }
 
 /// Who takes part, if the target may be lead at all.
-pub fn parties<'a>(
+pub(super) fn parties<'a>(
     members: &'a Members,
     record: Option<&Record>,
     target: &NodeName,
@@ -73,7 +73,7 @@ pub fn parties<'a>(
 }
 
 /// The plan of a switchover; what the console did not say comes from the configuration.
-pub fn switchover_plan(
+pub(super) fn switchover_plan(
     chosen: &Chosen<'_>,
     config: &ClusterConfig,
     request: &SwitchoverRequest,
@@ -95,7 +95,7 @@ pub fn switchover_plan(
 }
 
 /// The plan of a failover.
-pub fn failover_plan(chosen: &Chosen<'_>, config: &ClusterConfig) -> Plan {
+pub(super) fn failover_plan(chosen: &Chosen<'_>, config: &ClusterConfig) -> Plan {
     plan(chosen, config, Kind::Failover)
 }
 
@@ -118,7 +118,7 @@ fn plan(chosen: &Chosen<'_>, config: &ClusterConfig, kind: Kind) -> Plan {
 }
 
 /// What a failover needs to know.
-pub fn terms(chosen: &Chosen<'_>, members: &Members, accept_loss: bool) -> Terms {
+pub(super) fn terms(chosen: &Chosen<'_>, members: &Members, accept_loss: bool) -> Terms {
     let (from, to) = (&chosen.from.config, &chosen.to.config);
     Terms {
         config: Arc::clone(&members.config),
@@ -130,7 +130,7 @@ pub fn terms(chosen: &Chosen<'_>, members: &Members, accept_loss: bool) -> Terms
 }
 
 /// One operation at a time.
-pub fn busy(cluster: &ClusterName, running: &OperationView) -> Refusal {
+pub(super) fn busy(cluster: &ClusterName, running: &OperationView) -> Refusal {
     refusal(
         "55006",
         format!("cluster \"{cluster}\" is busy"),
@@ -143,13 +143,13 @@ pub fn busy(cluster: &ClusterName, running: &OperationView) -> Refusal {
 }
 
 /// There is none.
-pub fn nothing_to_abort(cluster: &ClusterName) -> Refusal {
+pub(super) fn nothing_to_abort(cluster: &ClusterName) -> Refusal {
     let message = format!("no switchover is running in cluster \"{cluster}\"");
     refusal("55000", message, None, None)
 }
 
 /// From commit on.
-pub fn too_late(cluster: &ClusterName, running: &OperationView) -> Refusal {
+pub(super) fn too_late(cluster: &ClusterName, running: &OperationView) -> Refusal {
     refusal(
         "55000",
         format!(
@@ -162,14 +162,14 @@ pub fn too_late(cluster: &ClusterName, running: &OperationView) -> Refusal {
 }
 
 /// An operation's task died.
-pub fn broken(cluster: &ClusterName) -> Refusal {
+pub(super) fn broken(cluster: &ClusterName) -> Refusal {
     let message = format!("the operation on cluster \"{cluster}\" ended unexpectedly");
     let hint = "SHOW CLUSTERS tells which lead holds.".to_owned();
     refusal("XX000", message, None, Some(hint))
 }
 
 /// The lead cannot be taken out of service like that.
-pub fn is_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
+pub(super) fn is_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
     refusal(
         "55000",
         format!("node \"{node}\" is the lead of cluster \"{cluster}\""),
@@ -179,13 +179,13 @@ pub fn is_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
 }
 
 /// The operator's word could not be made durable.
-pub fn not_kept(why: &str) -> Refusal {
+pub(super) fn not_kept(why: &str) -> Refusal {
     let message = "the state could not be recorded".to_owned();
     refusal("58030", message, Some(why.to_owned()), None)
 }
 
 /// Preflight says no.
-pub fn refused(cluster: &ClusterName, plan: &Plan, why: &str) -> Refusal {
+pub(super) fn refused(cluster: &ClusterName, plan: &Plan, why: &str) -> Refusal {
     let kind = plan.kind.name();
     let message = format!(
         "{kind} of cluster \"{cluster}\" to \"{}\" is refused",
@@ -195,7 +195,7 @@ pub fn refused(cluster: &ClusterName, plan: &Plan, why: &str) -> Refusal {
 }
 
 /// Unknown to this instance.
-pub fn no_such_cluster(cluster: &ClusterName) -> Refusal {
+pub(super) fn no_such_cluster(cluster: &ClusterName) -> Refusal {
     refusal(
         "42704",
         format!("cluster \"{cluster}\" does not exist"),
@@ -205,7 +205,7 @@ pub fn no_such_cluster(cluster: &ClusterName) -> Refusal {
 }
 
 /// Unknown to this instance.
-pub fn no_such_node(node: &NodeName) -> Refusal {
+pub(super) fn no_such_node(node: &NodeName) -> Refusal {
     refusal(
         "42704",
         format!("node \"{node}\" does not exist"),
@@ -215,7 +215,7 @@ pub fn no_such_node(node: &NodeName) -> Refusal {
 }
 
 /// The control plane is going down.
-pub fn gone() -> Refusal {
+pub(super) fn gone() -> Refusal {
     refusal(
         "57P03",
         "the control plane is shutting down".to_owned(),

@@ -8,7 +8,7 @@ use crate::config::{Candidate, NodeName};
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub(super) enum Seen {
     /// Logged in and answered.
     Answers,
     /// Answers that it is not ready (57P03).
@@ -19,7 +19,7 @@ pub enum Seen {
 
 /// Streaks of probes of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Health {
+pub(super) struct Health {
     observed: Observed,
     good: u32,
     bad: u32,
@@ -28,7 +28,7 @@ pub struct Health {
 
 impl Health {
     /// Takes one probe in; `fall` and `rise` as configured. True if the state changed.
-    pub fn note(&mut self, seen: Seen, fall: u32, rise: u32) -> bool {
+    pub(super) fn note(&mut self, seen: Seen, fall: u32, rise: u32) -> bool {
         let before = self.observed;
         match seen {
             Seen::Answers => {
@@ -55,13 +55,8 @@ impl Health {
     }
 
     /// The state by probes alone.
-    pub fn observed(&self) -> Observed {
+    pub(super) fn observed(&self) -> Observed {
         self.observed
-    }
-
-    /// The last error, or empty.
-    pub fn reason(&self) -> &str {
-        &self.reason
     }
 
     fn fail(&mut self, why: String) {
@@ -73,7 +68,7 @@ impl Health {
 
 /// The link from the lead to a node, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follows {
+pub(super) enum Follows {
     /// The lead was not asked, or is not up.
     Unknown,
     /// The lead has no working link to it.
@@ -83,7 +78,7 @@ pub enum Follows {
 }
 
 /// A node that is not lead is up only when it also follows the lead, if that can be seen.
-pub fn follower(health: &Health, follows: Follows, lag_max: u64) -> (Observed, String) {
+pub(super) fn follower(health: &Health, follows: Follows, lag_max: u64) -> (Observed, String) {
     let plain = (health.observed, health.reason.clone());
     if health.observed != Observed::Up {
         return plain;
@@ -104,7 +99,7 @@ pub fn follower(health: &Health, follows: Follows, lag_max: u64) -> (Observed, S
 
 /// A node as far as the choice of the first lead needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nominee {
+pub(super) struct Nominee {
     /// Its name.
     pub name: NodeName,
     /// Preference.
@@ -122,7 +117,7 @@ pub struct Nominee {
 /// The first lead of a cluster that has no record: the candidate of highest priority that is up
 /// and takes writes; of equals the first in the file. `None` while one that would be preferred has
 /// not been proven either way.
-pub fn first_lead(nominees: &[Nominee]) -> Option<NodeName> {
+pub(super) fn first_lead(nominees: &[Nominee]) -> Option<NodeName> {
     let mut order: Vec<&Nominee> = nominees
         .iter()
         .filter(|n| n.candidate == Candidate::Auto && n.wanted == Wanted::Ready)
@@ -140,7 +135,7 @@ pub fn first_lead(nominees: &[Nominee]) -> Option<NodeName> {
 
 /// How clients of a cluster are treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stance {
+pub(super) enum Stance {
     /// The gate is open at the recorded lead.
     Serve,
     /// They wait.
@@ -150,11 +145,11 @@ pub enum Stance {
 }
 
 /// How long clients wait for a lead before they are refused.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The recorded lead is kept whatever happens to it; what changes is how clients are treated.
 /// `unusable_for`: how long it has not been usable, `None` if it is.
-pub fn stance(lead: Option<(&NodeName, &str)>, unusable_for: Option<Duration>) -> Stance {
+pub(super) fn stance(lead: Option<(&NodeName, &str)>, unusable_for: Option<Duration>) -> Stance {
     match (lead, unusable_for) {
         (Some(_), None) => Stance::Serve,
         (_, Some(waited)) if waited < PATIENCE => Stance::Hold,
@@ -187,13 +182,16 @@ mod tests {
         }
         assert!(health.note(fails(), 3, 2));
         assert_eq!(
-            (health.observed(), health.reason()),
+            (health.observed(), health.reason.as_str()),
             (Observed::Down, "refused")
         );
         health.note(Seen::Answers, 3, 2);
         assert_eq!(health.observed(), Observed::Down);
         health.note(Seen::Answers, 3, 2);
-        assert_eq!((health.observed(), health.reason()), (Observed::Up, ""));
+        assert_eq!(
+            (health.observed(), health.reason.as_str()),
+            (Observed::Up, "")
+        );
         assert!(health.note(Seen::Starting("starting up".to_owned()), 3, 2));
         assert_eq!(health.observed(), Observed::Recovering);
     }
