@@ -9,4 +9,5 @@ mod front;
 mod oracle;
 mod pooling;
 mod servers;
+mod switchover;
 mod transparency;
