@@ -330,9 +330,7 @@ fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
 }
 
 fn userlist() -> String {
-    let logins = [
-        ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST, SUPERUSER,
-    ];
+    let logins = [ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST, SUPERUSER];
     let line = |login: Login| format!("\"{}\" \"{}\"\n", login.user, login.password);
     logins.map(line).concat()
 }

@@ -5,9 +5,11 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod console;
 mod front;
 mod oracle;
 mod pooling;
 mod servers;
 mod switchover;
+mod tool;
 mod transparency;
