@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use tokio_postgres::Client;
+use tokio::task::JoinHandle;
+use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::front::{FrontSpec, front, node, plain_front};
@@ -12,6 +13,9 @@ use crate::harness::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, STATS};
 use crate::harness::raw::{RawConn, bind, execute, parse, query, sync, terminate, trace};
 use crate::harness::workspace::{as_server_account, is_root};
 use crate::tool::{Running, bare_psql, console, psql, start_console, start_psql};
+
+/// Drives a client's connection, and tells how it ended.
+type Driver = JoinHandle<Result<(), Error>>;
 
 /// The only row of a SHOW.
 fn only(rows: Vec<NamedRow>) -> NamedRow {
@@ -57,10 +61,25 @@ async fn client_named(proxy: &Proxy, name: &str) -> NamedRow {
     found.next().unwrap_or_else(|| panic!("no client {name}"))
 }
 
-/// SQLSTATE of the error that ends the next statement.
-async fn sqlstate(client: &Client) -> SqlState {
-    let error = simple(client, "SELECT 1").await.unwrap_err();
-    error.code().cloned().unwrap_or_else(|| panic!("{error:?}"))
+/// SQLSTATE and message of the error that ended a session.
+async fn last_words(driver: Driver) -> (SqlState, String) {
+    let error = driver.await.unwrap().unwrap_err();
+    let db = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
+    (db.code().clone(), db.message().to_owned())
+}
+
+/// What is told to a session that is stopped on purpose.
+fn told(message: &str) -> (SqlState, String) {
+    (SqlState::ADMIN_SHUTDOWN, message.to_owned())
+}
+
+/// Waits until the console has taken this command.
+async fn taken(proxy: &Proxy, command: &str) {
+    let line = format!("command=\"{command}\"");
+    eventually("the command is logged", async || {
+        proxy.log().contains(&line)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -219,6 +238,10 @@ async fn a_client_in_the_queue_is_seen(proxy: &Proxy) {
 #[tokio::test]
 async fn show_tells_of_the_instance_and_its_cluster() {
     let proxy = plain_front().await;
+    eventually("a lead is chosen", async || {
+        proxy.lead().await.as_deref() == Some("n1")
+    })
+    .await;
     let version = &only(show(&proxy, "VERSION").await)["version"];
     assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
     let help = console(&proxy, ADMIN, "SHOW HELP").await;
@@ -471,12 +494,15 @@ async fn a_pause_that_was_given_up_is_not_in_effect() {
 #[tokio::test]
 async fn reconnect_and_pause_in_one_query_are_one_act() {
     let proxy = plain_front().await;
-    let (idle, _) = connect(proxy.port(), APP, DATABASE).await.unwrap();
-    let (busy, _) = connect(proxy.port(), APP, DATABASE).await.unwrap();
+    let (_idle, idle_end) = connect(proxy.port(), APP, DATABASE).await.unwrap();
+    let (busy, busy_end) = connect(proxy.port(), APP, DATABASE).await.unwrap();
     simple(&busy, "BEGIN").await.unwrap();
     let both = start_console(&proxy, ADMIN, "RECONNECT; PAUSE;");
     eventually("paused", || is_paused(&proxy)).await;
-    assert_eq!(sqlstate(&idle).await, SqlState::ADMIN_SHUTDOWN);
+    assert_eq!(
+        last_words(idle_end).await,
+        told("database configuration changed")
+    );
     simple(&busy, "SELECT 1")
         .await
         .expect("a transaction comes to its end");
@@ -492,7 +518,10 @@ async fn reconnect_and_pause_in_one_query_are_one_act() {
             .collect::<Vec<_>>(),
         ["RECONNECT", "PAUSE"]
     );
-    assert_eq!(sqlstate(&busy).await, SqlState::ADMIN_SHUTDOWN);
+    assert_eq!(
+        last_words(busy_end).await,
+        told("database configuration changed")
+    );
     assert_eq!(show(&proxy, "SERVERS").await, []);
     console(&proxy, ADMIN, "RESUME").await.ok();
     assert!(held.said().await.ok().contains("served"));
@@ -510,13 +539,16 @@ async fn reconnect_and_pause_in_one_query_are_one_act() {
     drop(session);
     apart.said().await.ok();
     console(&proxy, ADMIN, "RESUME").await.ok();
-    let (session, _) = connect(proxy.port(), APP, DATABASE).await.unwrap();
+    let (_session, session_end) = connect(proxy.port(), APP, DATABASE).await.unwrap();
     let mut command = psql(proxy.port(), ADMIN, CONSOLE);
     Running::start(&mut command, "RECONNECT\\; PAUSE;\n")
         .said()
         .await
         .ok();
-    assert_eq!(sqlstate(&session).await, SqlState::ADMIN_SHUTDOWN);
+    assert_eq!(
+        last_words(session_end).await,
+        told("database configuration changed")
+    );
 }
 
 #[tokio::test]
@@ -541,13 +573,10 @@ async fn reconnect_closes_servers_as_they_are_released() {
     let late = console(&proxy, ADMIN, "WAIT_CLOSE TIMEOUT '50ms'").await;
     late.refused(&["57014", "SHOW SERVERS has them with close_needed = 1"]);
     let cancelled = start_console(&proxy, ADMIN, "WAIT_CLOSE");
-    eventually("two consoles", async || {
-        let rows = proxy.admin("SHOW CLIENTS").await.unwrap();
-        rows.iter().filter(|row| row["database"] == CONSOLE).count() == 2
-    })
-    .await;
+    taken(&proxy, "WAIT_CLOSE").await;
     cancelled.interrupt();
-    cancelled.said().await;
+    let said = cancelled.said().await;
+    said.refused(&["57014", "canceling statement due to user request"]);
     simple(&session, "SELECT 1").await.unwrap();
     drop(session);
     console(&proxy, ADMIN, "WAIT_CLOSE").await.ok();
@@ -560,13 +589,12 @@ async fn kill_and_disable_say_why() {
     let (one, driver) = connect_named(proxy.port(), APP, DATABASE, "one")
         .await
         .unwrap();
-    let (other, _) = connect(proxy.port(), APP, DATABASE).await.unwrap();
+    let (other, other_end) = connect(proxy.port(), APP, DATABASE).await.unwrap();
     let id = client_named(&proxy, "one").await["id"].clone();
     console(&proxy, ADMIN, &format!("KILL_CLIENT {id}"))
         .await
         .ok();
-    let words = driver.await.unwrap().unwrap_err().to_string();
-    assert!(words.contains("admin forced disconnect"), "{words}");
+    assert_eq!(last_words(driver).await, told("admin forced disconnect"));
     drop(one);
     simple(&other, "SELECT 1")
         .await
@@ -599,7 +627,7 @@ async fn kill_and_disable_say_why() {
     start_psql(&proxy, APP, "SELECT 1").said().await.ok();
 
     console(&proxy, ADMIN, "KILL app").await.ok();
-    assert_eq!(sqlstate(&other).await, SqlState::ADMIN_SHUTDOWN);
+    assert_eq!(last_words(other_end).await, told("database removed"));
     eventually("its servers are gone", async || {
         show(&proxy, "SERVERS").await.is_empty()
     })
@@ -751,8 +779,7 @@ async fn shutdown_has_three_manners() {
     let mut proxy = plain_front().await;
     let (_session, driver) = connect(proxy.port(), APP, DATABASE).await.unwrap();
     console(&proxy, ADMIN, "SHUTDOWN").await;
-    let words = driver.await.unwrap().unwrap_err();
-    assert_eq!(words.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{words:?}");
+    assert_eq!(last_words(driver).await, told("server shutting down"));
     assert!(proxy.ended().await.success());
 
     for manner in ["WAIT_FOR_SERVERS", "WAIT_FOR_CLIENTS"] {
