@@ -327,3 +327,6 @@ pub struct Plan {
     /// Longest times.
     pub limits: Limits,
 }
+
+#[cfg(test)]
+mod tests;
