@@ -64,7 +64,9 @@ impl From<VerbError> for Failure {
     fn from(error: VerbError) -> Self {
         let sqlstate = match &error {
             VerbError::NoSuchDatabase(_) => "3D000",
-            VerbError::AlreadyPaused | VerbError::NotPaused(_) => "55000",
+            VerbError::AlreadyPaused | VerbError::NotPaused(_) | VerbError::PoolerNotPaused => {
+                "55000"
+            }
             VerbError::NoSuchClient => "22023",
         };
         Self::new(sqlstate, error.to_string())

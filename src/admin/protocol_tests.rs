@@ -4,38 +4,48 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::command::VERBS;
 use super::{
     Console, ConsoleError, ConsoleLogin, Privilege, Request, ShutdownMode, VERSION, serve,
 };
-use crate::config::{DatabaseName, UserName, check};
+use crate::auth::Kdf;
+use crate::cluster::{Epoch, Reports};
+use crate::config::{ClusterName, DatabaseName, NodeName, UserName, check};
 use crate::control::Handle;
-use crate::pool::Pools;
+use crate::pool::{self, ClientTag, Pools, StartupParams};
+use crate::relay::StopReason;
 use crate::session::Clients;
-use crate::wire::message::write_message;
-use crate::wire::{BackendKey, RawMessage, Report};
+use crate::wire::message::{ready_for_query, write_message};
+use crate::wire::{Authentication, BackendKey, RawMessage, Report, TxStatus};
 
 /// A console client, and the parts behind the console that a test plays itself.
 struct Client {
     stream: DuplexStream,
     input: BytesMut,
     cancel: watch::Sender<u64>,
-    requests: mpsc::Receiver<Request>,
+    requests: Arc<Mutex<mpsc::Receiver<Request>>>,
     server: JoinHandle<Result<(), ConsoleError>>,
 }
 
 impl Client {
-    /// Logs in and reads the greeting.
+    /// Logs in to a console of its own.
     async fn new(privilege: Privilege) -> Self {
+        Self::of(&Pooler::new(1), privilege).await
+    }
+
+    /// Logs in and reads the greeting.
+    async fn of(pooler: &Pooler, privilege: Privilege) -> Self {
         let (stream, server) = duplex(1024);
         let (cancel, cancelled) = watch::channel(0);
-        let (sender, requests) = mpsc::channel(1);
+        let console = Arc::clone(&pooler.console);
         let login = ConsoleLogin {
             user: UserName::new("dba"),
             database: DatabaseName::new("pgsluice"),
@@ -46,7 +56,6 @@ impl Client {
             },
             cancelled,
         };
-        let console = console(sender);
         let server = tokio::spawn(async move {
             // The first message came together with the last one of the login.
             let leftover = BytesMut::from(&b"Q\0\0\0\x06;\0"[..]);
@@ -56,7 +65,7 @@ impl Client {
             stream,
             input: BytesMut::new(),
             cancel,
-            requests,
+            requests: Arc::clone(&pooler.requests),
             server,
         };
         let greeting = client.answers().await;
@@ -163,13 +172,87 @@ fn fields(body: &[u8]) -> Vec<String> {
     fields
 }
 
-fn console(requests: mpsc::Sender<Request>) -> Console {
-    let text = include_str!("../../config/minimal.toml");
-    let password = |_: &str| Some("secret".to_owned());
-    let no_file = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
-    let config = check(text, "minimal.toml", &password, &no_file).unwrap();
-    let (_, config) = watch::channel(Arc::new(config));
-    Console::new(Pools, Clients, Handle, config, requests)
+/// An instance with one database and, at first, no clients.
+struct Pooler {
+    console: Arc<Console>,
+    pools: Pools,
+    requests: Arc<Mutex<mpsc::Receiver<Request>>>,
+}
+
+impl Pooler {
+    fn new(port: u16) -> Self {
+        let text = format!(
+            "[pgsluice]\nauth_file = \"users\"\n\
+             [clusters.main]\nmonitor = {{ user = \"m\", dbname = \"app\" }}\n\
+             [clusters.main.nodes]\nnode1 = {{ host = \"127.0.0.1\", port = {port} }}\n\
+             [databases.app]\ncluster = \"main\"\n"
+        );
+        let no_file = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+        let config = check(&text, "test.toml", &|_| None, &no_file).unwrap();
+        let (_, config) = watch::channel(Arc::new(config));
+        let (_, users) = watch::channel(Arc::default());
+        let (reports, _) = Reports::channel(1);
+        let ids = Arc::new(AtomicU64::new(1));
+        let pools = Pools::new(
+            config.clone(),
+            users,
+            reports,
+            Kdf::new(1),
+            Arc::clone(&ids),
+        );
+        let (sender, requests) = mpsc::channel(1);
+        let clients = Clients::new(ids);
+        Self {
+            console: Arc::new(Console::new(
+                pools.clone(),
+                clients,
+                Handle::without_clusters(),
+                config,
+                sender,
+            )),
+            pools,
+            requests: Arc::new(Mutex::new(requests)),
+        }
+    }
+
+    /// An instance with a client that keeps its server: no PAUSE is complete.
+    async fn busy() -> (Self, impl Sized) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pooler = Self::new(listener.local_addr().unwrap().port());
+        let (cluster, node) = (ClusterName::new("main"), NodeName::new("node1"));
+        pooler
+            .pools
+            .open(&cluster, &node, Epoch(1), StopReason::Switchover, None);
+        let database = pooler.pools.database(&DatabaseName::new("app")).unwrap();
+        let pool = pooler
+            .pools
+            .pool(&database, &UserName::new("alice"))
+            .unwrap();
+        let request = pool::Request {
+            client: Arc::new(ClientTag {
+                id: 17,
+                addr: "unix".to_owned(),
+                application_name: "batch".to_owned(),
+            }),
+            params: StartupParams::new(Vec::new()),
+            secret: None,
+            order: Arc::default(),
+        };
+        let server = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            let mut startup = BytesMut::new();
+            server.read_buf(&mut startup).await.unwrap();
+            let mut welcome = BytesMut::new();
+            Authentication::Ok.encode(&mut welcome);
+            let key = Bytes::from_static(b"1234");
+            BackendKey { pid: 4712, key }.encode(&mut welcome);
+            ready_for_query(TxStatus::Idle, &mut welcome);
+            server.write_all(&welcome).await.unwrap();
+            server
+        };
+        let (lease, server) = tokio::join!(pool.checkout(&request), server);
+        (pooler, (lease.unwrap(), server))
+    }
 }
 
 #[tokio::test]
@@ -209,7 +292,10 @@ async fn the_first_error_ends_a_query_and_a_syntax_error_prevents_it() {
         ["E 42601 invalid command 'RELAOD', use SHOW HELP;", "Z I"]
     );
     assert_eq!(client.query("-- ping").await, ["I", "Z I"]);
-    assert!(client.requests.try_recv().is_err(), "nothing was reloaded");
+    assert!(
+        client.requests.lock().await.try_recv().is_err(),
+        "nothing was reloaded"
+    );
 }
 
 /// Of all rows of the command table, a stats user may run SHOW only; nothing else reaches its
@@ -413,7 +499,7 @@ async fn malformed_bodies_are_errors_not_panics() {
 async fn reload_tells_what_the_application_says() {
     let mut client = Client::new(Privilege::Admin).await;
     client.send_query("RELOAD").await;
-    let Some(Request::Reload(answer)) = client.requests.recv().await else {
+    let Some(Request::Reload(answer)) = client.requests.lock().await.recv().await else {
         panic!("no request");
     };
     answer
@@ -424,7 +510,7 @@ async fn reload_tells_what_the_application_says() {
         ["N 00000 workers needs a restart", "C RELOAD", "Z I"]
     );
     client.send_query("RELOAD").await;
-    let Some(Request::Reload(answer)) = client.requests.recv().await else {
+    let Some(Request::Reload(answer)) = client.requests.lock().await.recv().await else {
         panic!("no request");
     };
     answer.send(Err("line 3".to_owned())).unwrap();
@@ -439,7 +525,7 @@ async fn reload_tells_what_the_application_says() {
         client.query("SHUTDOWN WAIT_FOR_CLIENTS").await,
         ["C SHUTDOWN", "Z I"]
     );
-    let asked = client.requests.recv().await;
+    let asked = client.requests.lock().await.recv().await;
     assert!(matches!(
         asked,
         Some(Request::Shutdown(ShutdownMode::WaitForClients))
@@ -451,7 +537,7 @@ async fn a_cancel_ends_a_wait_and_an_early_one_is_forgotten() {
     let mut client = Client::new(Privilege::Admin).await;
     client.cancel.send_modify(|count| *count += 1);
     client.send_query("SELECT 1; RELOAD; SELECT 2").await;
-    let waiting = client.requests.recv().await;
+    let waiting = client.requests.lock().await.recv().await;
     // The first answer is not held back by the second statement's wait.
     for expected in ["T ?column?", "D 1", "C SELECT 1"] {
         assert_eq!(line(&client.message().await.unwrap()), expected);
@@ -470,7 +556,7 @@ async fn queries_sent_during_a_wait_are_answered_after_it() {
     let mut client = Client::new(Privilege::Admin).await;
     client.send_query("RELOAD").await;
     client.send_query("SELECT 1").await;
-    let Some(Request::Reload(answer)) = client.requests.recv().await else {
+    let Some(Request::Reload(answer)) = client.requests.lock().await.recv().await else {
         panic!("no request");
     };
     answer.send(Ok(Vec::new())).unwrap();
@@ -485,7 +571,7 @@ async fn queries_sent_during_a_wait_are_answered_after_it() {
 async fn a_client_that_leaves_during_a_wait_ends_its_console() {
     let mut client = Client::new(Privilege::Admin).await;
     client.send_query("RELOAD").await;
-    let _waiting = client.requests.recv().await;
+    let _waiting = client.requests.lock().await.recv().await;
     assert!(client.ended().await.is_ok());
 }
 
@@ -495,4 +581,114 @@ async fn terminate_ends_the_console() {
     client.send(&[(b'X', b"")]).await;
     assert!(client.message().await.is_none());
     assert!(client.server.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn pgbouncer_s_verbs_answer_as_pgbouncer_does() {
+    let mut client = Client::new(Privilege::Admin).await;
+    for (query, answer) in [
+        ("PAUSE", "C PAUSE"),
+        ("PAUSE", "E 55000 already suspended/paused"),
+        ("RESUME", "C RESUME"),
+        ("RESUME", "E 55000 pooler is not paused/suspended"),
+        ("PAUSE app TIMEOUT '5s'", "C PAUSE"),
+        ("RESUME app", "C RESUME"),
+        ("RESUME app", "E 55000 database app is not paused"),
+        ("PAUSE nosuch", "E 3D000 no such database: nosuch"),
+        ("RECONNECT", "C RECONNECT"),
+        ("WAIT_CLOSE", "C WAIT_CLOSE"),
+        ("DISABLE app", "C DISABLE"),
+        ("ENABLE app", "C ENABLE"),
+        ("DISABLE nosuch", "E 3D000 no such database: nosuch"),
+        ("KILL app", "C KILL"),
+        ("RESUME app", "C RESUME"),
+        ("KILL_CLIENT 999", "E 22023 client not found"),
+        ("SWITCHOVER x TO y", "E 42704 cluster \"x\" does not exist"),
+        (
+            "SWITCHOVER x TO y DRY RUN",
+            "E 42704 cluster \"x\" does not exist",
+        ),
+        ("ABORT SWITCHOVER x", "E 42704 cluster \"x\" does not exist"),
+        ("FAILOVER x TO y", "E 42704 cluster \"x\" does not exist"),
+        ("FENCE y", "E 42704 node \"y\" does not exist"),
+    ] {
+        assert_eq!(client.query(query).await, [answer, "Z I"], "{query}");
+    }
+    assert_eq!(
+        client.query("RECONNECT; PAUSE; SHOW STATE; RESUME").await,
+        [
+            "C RECONNECT",
+            "C PAUSE",
+            "T key,value",
+            "D active,no",
+            "D paused,yes",
+            "D suspended,no",
+            "C SHOW",
+            "C RESUME",
+            "Z I"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_pause_that_is_cancelled_or_times_out_is_lifted() {
+    let (pooler, _busy) = Pooler::busy().await;
+    let mut client = Client::of(&pooler, Privilege::Admin).await;
+    for query in ["PAUSE", "PAUSE app", "RECONNECT; PAUSE"] {
+        client.send_query(&format!("SELECT 1; {query}")).await;
+        // What comes before the wait is answered before the wait.
+        while line(&client.message().await.unwrap()) != "C SELECT 1" {}
+        client.cancel.send_modify(|count| *count += 1);
+        let answers = client.answers().await;
+        let error = "E 57014 canceling statement due to user request";
+        assert_eq!(answers[answers.len() - 2..], [error, "Z I"], "{query}");
+        assert!(!pooler.pools.is_paused());
+    }
+    assert_eq!(
+        client.query("PAUSE TIMEOUT '10ms'").await,
+        ["E 57014 PAUSE was not complete within 10 ms", "Z I"]
+    );
+    assert!(!pooler.pools.is_paused());
+    assert!(!pooler.pools.databases()[0].paused);
+}
+
+#[tokio::test]
+async fn a_pause_outlives_its_console_and_ends_with_a_resume() {
+    let (pooler, _busy) = Pooler::busy().await;
+    let mut lost = Client::of(&pooler, Privilege::Admin).await;
+    lost.send_query("SELECT 1; PAUSE").await;
+    while line(&lost.message().await.unwrap()) != "C SELECT 1" {}
+    assert!(lost.ended().await.is_ok());
+    assert!(pooler.pools.is_paused());
+    let mut other = Client::of(&pooler, Privilege::Admin).await;
+    assert_eq!(other.query("RESUME").await, ["C RESUME", "Z I"]);
+    // Each waiting console gets its own answer.
+    let mut waiting = Client::of(&pooler, Privilege::Admin).await;
+    waiting.send_query("SELECT 1; PAUSE").await;
+    while line(&waiting.message().await.unwrap()) != "C SELECT 1" {}
+    assert_eq!(other.query("RESUME").await, ["C RESUME", "Z I"]);
+    assert_eq!(
+        waiting.answers().await,
+        ["E 55000 the pause was lifted before it was complete", "Z I"]
+    );
+}
+
+/// Every table can be asked for, whatever there is to show.
+#[tokio::test]
+async fn every_table_answers() {
+    let (pooler, _busy) = Pooler::busy().await;
+    let mut client = Client::of(&pooler, Privilege::Stats).await;
+    pooler.console.sample(std::time::Instant::now());
+    for table in super::show::TABLES {
+        let answers = client.query(&format!("SHOW {}", table.name)).await;
+        assert!(answers[0].starts_with("T "), "{}: {answers:?}", table.name);
+        assert_eq!(
+            answers[answers.len() - 2..],
+            ["C SHOW", "Z I"],
+            "{}",
+            table.name
+        );
+    }
+    let pools = client.query("SHOW POOLS").await;
+    assert!(pools[1].starts_with("D app,alice,"), "{pools:?}");
 }

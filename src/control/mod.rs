@@ -165,6 +165,12 @@ impl Handle {
         }
     }
 
+    /// A control plane without clusters, for tests of those who ask it.
+    #[cfg(test)]
+    pub(crate) fn without_clusters() -> Self {
+        Self::new(BTreeMap::new(), BTreeMap::new(), Journal::in_memory())
+    }
+
     /// All clusters, in name order.
     pub fn views(&self) -> Vec<Arc<ClusterView>> {
         let clusters = self.shared.clusters.values();

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 /// How long [`eventually`] waits: far more than anything takes, so that a slow machine never
 /// fails a test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
 pub async fn eventually<F, Fut>(what: &str, mut condition: F)

@@ -434,6 +434,16 @@ pub async fn connect(
     login: Login,
     dbname: &str,
 ) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
+    connect_named(port, login, dbname, "pgsluice-test").await
+}
+
+/// [`connect`] with an `application_name` of its own.
+pub async fn connect_named(
+    port: u16,
+    login: Login,
+    dbname: &str,
+    application_name: &str,
+) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
     let mut config = Config::new();
     config
         .host("127.0.0.1")
@@ -441,7 +451,7 @@ pub async fn connect(
         .user(login.user)
         .password(login.password)
         .dbname(dbname)
-        .application_name("pgsluice-test")
+        .application_name(application_name)
         .connect_timeout(Duration::from_secs(20));
     let (client, connection) = config.connect(NoTls).await?;
     Ok((client, tokio::spawn(connection)))

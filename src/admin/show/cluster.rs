@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::Console;
 use super::super::civil::utc;
-use super::super::operation::{blocker_line, summary};
-use super::{Col, int4, int8, maybe, millis, text};
+use super::super::operation::summary;
+use super::{Col, int4, int8, maybe, millis, signed, text};
 use crate::cluster::{ClusterView, LinkView, NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, NodeName};
 use crate::control::{Event, Outcome, Report};
@@ -100,9 +100,7 @@ pub(super) const NODES: &[Col<Node>] = &[
             .map_or_else(String::new, |link| link.state.clone())
     }),
     int8("probe_us", |n| n.view.probe_us),
-    int4("priority", |n| {
-        u64::from(n.view.priority.max(0).unsigned_abs())
-    }),
+    signed("priority", |n| n.view.priority),
     text("candidate", |n| {
         match n.view.candidate {
             Candidate::Auto => "auto",
@@ -199,7 +197,6 @@ pub(in crate::admin) fn phases(report: &Report) -> Vec<Phase> {
 /// A phase of the running or the last operation of a cluster.
 pub(super) struct Operation {
     report: Arc<Report>,
-    outcome: &'static str,
     phase: Phase,
 }
 
@@ -212,42 +209,30 @@ pub(super) const SWITCHOVER: &[Col<Operation>] = &[
     text("target", |o| o.report.to.to_string()),
     int8("epoch", |o| Some(o.report.epoch.0)),
     text("started", |o| utc(o.report.started)),
-    text("outcome", |o| o.outcome.to_owned()),
+    text("outcome", |o| outcome(&o.report).to_owned()),
     text("phase", |o| o.phase.name.to_owned()),
     millis("ms", |o| o.phase.took),
     text("detail", |o| o.phase.detail.clone()),
 ];
 
 pub(super) fn operations(console: &Console) -> Vec<Operation> {
-    let reports = console.control.operations().into_iter();
-    reports.flat_map(operation_rows).collect()
+    let mut rows = Vec::new();
+    for report in console.control.operations() {
+        let report = Arc::new(report);
+        rows.extend(phases(&report).into_iter().map(|phase| Operation {
+            report: Arc::clone(&report),
+            phase,
+        }));
+    }
+    rows
 }
 
-/// A row per phase, and one for the whole.
-pub(super) fn operation_rows(report: Report) -> Vec<Operation> {
-    let report = Arc::new(report);
-    let outcome = match report.outcome {
+fn outcome(report: &Report) -> &'static str {
+    match report.outcome {
         Outcome::Running { .. } => "running",
         Outcome::Completed => "completed",
         Outcome::Aborted { .. } => "aborted",
-    };
-    let mut shown = phases(&report);
-    if let (Some(total), Outcome::Running { phase }) = (shown.last_mut(), &report.outcome) {
-        let blockers: Vec<String> = report.blockers.iter().map(blocker_line).collect();
-        total.detail = if blockers.is_empty() {
-            format!("in phase {phase}")
-        } else {
-            format!("in phase {phase}, waiting for {}", blockers.join("; "))
-        };
     }
-    shown
-        .into_iter()
-        .map(|phase| Operation {
-            report: Arc::clone(&report),
-            outcome,
-            phase,
-        })
-        .collect()
 }
 
 /// A line of `DRY RUN`.
