@@ -161,9 +161,7 @@ fn a_commit_that_certainly_failed_aborts_and_an_unknown_one_is_written_again() {
 
     let mut walk = Walk::to(plan(Kind::Switchover), logical(), Task::Persist);
     assert_eq!(walk.answer(Answer::NotYet("no answer".to_owned())), []);
-    let Some(again) = walk.machine.wake() else {
-        panic!("it sleeps for ever");
-    };
+    let again = walk.now + Limits::default().retry;
     let actions = walk.machine.step(Event::Tick, again);
     let Some((ticket, Task::Persist)) = begun(&actions) else {
         panic!("it was not written again: {actions:?}");
