@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use super::eventually;
-use super::node::{
-    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, Node, SUPERUSER, connect, simple,
+use super::client::{
+    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, SUPERUSER, connect, simple,
 };
+use super::eventually;
+use super::node::Node;
 use super::pair::{Kind, Pair};
 use super::workspace::{Workspace, free_port, signal};
 
@@ -330,9 +331,7 @@ fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
 }
 
 fn userlist() -> String {
-    let logins = [
-        ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST, SUPERUSER,
-    ];
+    let logins = [ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST, SUPERUSER];
     let line = |login: Login| format!("\"{}\" \"{}\"\n", login.user, login.password);
     logins.map(line).concat()
 }

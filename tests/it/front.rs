@@ -97,8 +97,10 @@ async fn shared() -> &'static Shared {
     NODE.get_or_init(|| async {
         let workspace = Workspace::create();
         let node = Node::create(&workspace, NodeSpec::new("n1", Release::Pg15)).await;
-        node.query("GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE EXTENSION IF NOT EXISTS plpgsql")
-            .await;
+        node.query(
+            "GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE EXTENSION IF NOT EXISTS plpgsql",
+        )
+        .await;
         Shared { node, workspace }
     })
     .await

@@ -39,7 +39,8 @@ async fn leave(mut conn: RawConn) {
 async fn waiting(proxy: &Proxy, wanted: usize) {
     eventually(&format!("{wanted} clients wait"), async || {
         let rows = proxy.admin("SHOW POOLS").await.unwrap();
-        let count = |row: &crate::harness::proxy::NamedRow| row["cl_waiting"].parse::<usize>().unwrap();
+        let count =
+            |row: &crate::harness::proxy::NamedRow| row["cl_waiting"].parse::<usize>().unwrap();
         rows.iter().map(count).sum::<usize>() == wanted
     })
     .await;
@@ -73,7 +74,9 @@ async fn the_next_client_finds_nothing_of_the_one_before() {
     ] {
         assert!(first.query(sql).await.ends_with("ZI"), "{sql}");
     }
-    first.send(&[parse("named", "SELECT 2"), sync()].concat()).await;
+    first
+        .send(&[parse("named", "SELECT 2"), sync()].concat())
+        .await;
     assert_eq!(trace(&first.read_until_ready(1).await), "1 ZI");
     leave(first).await;
 
@@ -84,7 +87,10 @@ async fn the_next_client_finds_nothing_of_the_one_before() {
         ("SELECT count(*) FROM pg_class WHERE relname = 'mine'", "0"),
         ("SELECT count(*) FROM pg_listening_channels()", "0"),
         ("SELECT count(*) FROM pg_prepared_statements", "0"),
-        ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", "0"),
+        (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+            "0",
+        ),
         ("SELECT count(*) FROM pg_cursors", "0"),
         ("SELECT current_setting('transaction_read_only')", "off"),
         ("SELECT current_user", "postgres"),
@@ -100,11 +106,19 @@ async fn a_server_in_the_middle_of_something_is_not_reused() {
     let proxy = front(ONE).await;
     let cases: [(&str, Vec<u8>, usize); 6] = [
         ("in a transaction", query("BEGIN"), 1),
-        ("in a failed transaction", [query("BEGIN"), query("SELECT 1/0")].concat(), 2),
+        (
+            "in a failed transaction",
+            [query("BEGIN"), query("SELECT 1/0")].concat(),
+            2,
+        ),
         ("in a query", query("SELECT pg_sleep(0.2)"), 0),
         ("without Sync", parse("", "SELECT 1"), 0),
         ("skipping to Sync", parse("", "SELECT nonsense syntax"), 0),
-        ("in COPY IN", query("CREATE TEMP TABLE t (a int); COPY t FROM STDIN"), 0),
+        (
+            "in COPY IN",
+            query("CREATE TEMP TABLE t (a int); COPY t FROM STDIN"),
+            0,
+        ),
     ];
     for polite in [true, false] {
         for (name, bytes, ready) in &cases {
@@ -165,7 +179,10 @@ async fn a_wait_has_an_end() {
     let holder = login(&proxy).await;
     let (_, refused) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
     assert_eq!(trace(&refused), "E:57P03", "nothing before it, not even R0");
-    assert_eq!(refused[0].field(b'M').as_deref(), Some("query_wait_timeout"));
+    assert_eq!(
+        refused[0].field(b'M').as_deref(),
+        Some("query_wait_timeout")
+    );
     assert_eq!(refused[0].field(b'S').as_deref(), Some("FATAL"));
     waiting(&proxy, 0).await;
     leave(holder).await;
@@ -200,7 +217,14 @@ async fn clients_share_a_server_only_with_equal_startup_parameters() {
     let proxy = front(ONE).await;
     let mut servers = Vec::new();
     let paris: &[(&str, &str)] = &[("TimeZone", "Europe/Paris")];
-    for more in [paris, paris, &[], paris, &[("application_name", "a")], &[("application_name", "b")]] {
+    for more in [
+        paris,
+        paris,
+        &[],
+        paris,
+        &[("application_name", "a")],
+        &[("application_name", "b")],
+    ] {
         let mut conn = RawConn::open(proxy.port()).await;
         let mut parameters = vec![("user", "postgres"), ("database", DATABASE)];
         parameters.extend_from_slice(more);
@@ -211,7 +235,10 @@ async fn clients_share_a_server_only_with_equal_startup_parameters() {
             let found = more.iter().find(|(name, _)| *name == key);
             found.map_or(or.to_owned(), |(_, value)| (*value).to_owned())
         };
-        assert_eq!((zone, name), (value("TimeZone", "UTC"), value("application_name", "")));
+        assert_eq!(
+            (zone, name),
+            (value("TimeZone", "UTC"), value("application_name", ""))
+        );
         servers.push(pid(&mut conn).await);
         leave(conn).await;
     }
@@ -230,9 +257,15 @@ async fn users_and_databases_have_pools_of_their_own() {
     })
     .await;
     let mut conns = Vec::new();
-    for (user, dbname) in [(SUPERUSER, DATABASE), (APP_TRUST, DATABASE), (SUPERUSER, "other")] {
+    for (user, dbname) in [
+        (SUPERUSER, DATABASE),
+        (APP_TRUST, DATABASE),
+        (SUPERUSER, "other"),
+    ] {
         let (mut conn, _) = RawConn::login(proxy.port(), user, dbname).await;
-        let who = conn.value("SELECT current_user || '@' || current_database()").await;
+        let who = conn
+            .value("SELECT current_user || '@' || current_database()")
+            .await;
         assert_eq!(who, Some(format!("{}@{DATABASE}", user.user)));
         conns.push(conn);
     }
@@ -278,7 +311,11 @@ async fn a_full_instance_says_so_and_its_console_answers() {
     let (_, refused) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
     assert_eq!(trace(&refused), "E:53300");
     assert!(refused[0].field(b'M').unwrap().contains("max_client_conn"));
-    assert_eq!(proxy.admin("SHOW CLIENTS").await.unwrap().len(), 3, "the console is one");
+    assert_eq!(
+        proxy.admin("SHOW CLIENTS").await.unwrap().len(),
+        3,
+        "the console is one"
+    );
     leave(first).await;
     eventually("there is room again", async || {
         let (_, hello) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
@@ -306,7 +343,10 @@ async fn every_kind_of_client_meets_every_kind_of_server() {
         for user in [APP, APP_MD5, APP_PLAIN] {
             let (mut conn, hello) = RawConn::login(proxy.port(), user, DATABASE).await;
             let hello = trace(&hello);
-            assert!(hello.starts_with(asked) && hello.ends_with("K ZI"), "{auth}: {hello}");
+            assert!(
+                hello.starts_with(asked) && hello.ends_with("K ZI"),
+                "{auth}: {hello}"
+            );
             let who = conn.value("SELECT session_user").await;
             assert_eq!(who.as_deref(), Some(user.user), "{auth}");
             leave(conn).await;
@@ -317,7 +357,11 @@ async fn every_kind_of_client_meets_every_kind_of_server() {
             ..APP
         };
         let (_, hello) = RawConn::login(proxy.port(), wrong, DATABASE).await;
-        assert_eq!(hello.last().map(|m| m.tag == b'E'), Some(auth != "trust"), "{auth}");
+        assert_eq!(
+            hello.last().map(|m| m.tag == b'E'),
+            Some(auth != "trust"),
+            "{auth}"
+        );
     }
 }
 
@@ -336,7 +380,10 @@ async fn strangers_all_hear_the_same() {
                 password: "wrong",
             };
             let (_, answer) = RawConn::login(proxy.port(), wrong, dbname).await;
-            let text = answer.last().and_then(|m| m.field(b'M')).unwrap_or_default();
+            let text = answer
+                .last()
+                .and_then(|m| m.field(b'M'))
+                .unwrap_or_default();
             (trace(&answer), text.replace(user, "USER"))
         };
         let known = refusal(APP.user, DATABASE).await;
@@ -346,9 +393,17 @@ async fn strangers_all_hear_the_same() {
         assert_eq!(refusal("stranger", "nowhere").await, known, "{auth}");
         assert_eq!(refusal("stranger", CONSOLE).await, known, "{auth}");
         let (_, answer) = RawConn::login(proxy.port(), APP, "nowhere").await;
-        assert!(trace(&answer).ends_with("E:3D000"), "{auth}: {}", trace(&answer));
+        assert!(
+            trace(&answer).ends_with("E:3D000"),
+            "{auth}: {}",
+            trace(&answer)
+        );
         let (_, answer) = RawConn::login(proxy.port(), APP, CONSOLE).await;
-        assert!(trace(&answer).ends_with("E:42501"), "{auth}: {}", trace(&answer));
+        assert!(
+            trace(&answer).ends_with("E:42501"),
+            "{auth}: {}",
+            trace(&answer)
+        );
     }
 }
 
@@ -376,7 +431,11 @@ async fn unix_sockets_on_both_sides() {
             .await
             .unwrap();
         assert_eq!(row.get::<_, String>(0), user.user);
-        assert_eq!(row.get::<_, Option<String>>(1), None, "the server sees a Unix socket");
+        assert_eq!(
+            row.get::<_, Option<String>>(1),
+            None,
+            "the server sees a Unix socket"
+        );
         let rows = proxy.admin("SHOW CLIENTS").await.unwrap();
         assert!(rows.iter().any(|row| row["addr"] == "unix"), "{rows:?}");
         drop(client);
@@ -470,8 +529,20 @@ async fn a_killed_backend_leaves_the_right_word() {
     ]
     .concat();
     let cases: [(&str, &[u8], usize, Vec<u8>, &str); 4] = [
-        ("a statement", b"", 0, query("SELECT pg_sleep(60)"), "E:08007"),
-        ("in a transaction", &begin, 2, query("SELECT pg_sleep(60)"), "E:08006"),
+        (
+            "a statement",
+            b"",
+            0,
+            query("SELECT pg_sleep(60)"),
+            "E:08007",
+        ),
+        (
+            "in a transaction",
+            &begin,
+            2,
+            query("SELECT pg_sleep(60)"),
+            "E:08006",
+        ),
         ("COMMIT", &begin, 2, query("COMMIT"), "E:08007"),
         ("COMMIT, extended", &begin, 2, prepared, "E:08007"),
     ];
@@ -486,8 +557,15 @@ async fn a_killed_backend_leaves_the_right_word() {
         signal(&[server], "KILL");
         let (end, messages) = end_of(&mut conn).await;
         assert_eq!(end.split(' ').next_back(), Some(told), "{name}: {end}");
-        assert_eq!(messages.iter().filter(|m| m.tag == b'E').count(), 1, "told once");
-        assert_eq!(messages.last().unwrap().field(b'S').as_deref(), Some("FATAL"));
+        assert_eq!(
+            messages.iter().filter(|m| m.tag == b'E').count(),
+            1,
+            "told once"
+        );
+        assert_eq!(
+            messages.last().unwrap().field(b'S').as_deref(),
+            Some("FATAL")
+        );
         // PostgreSQL warns the others of the crash.
         let (end, _) = end_of(&mut bystander).await;
         assert!(end.starts_with("N:57P02"), "{end}");
@@ -504,7 +582,8 @@ async fn pause_holds_and_resume_releases() {
     let paused = tokio::spawn(async move { client.simple_query("PAUSE").await });
     eventually("the pause has begun", async || {
         let rows = proxy.admin("SHOW STATE").await.unwrap();
-        rows.iter().any(|row| row["key"] == "paused" && row["value"] == "yes")
+        rows.iter()
+            .any(|row| row["key"] == "paused" && row["value"] == "yes")
     })
     .await;
     // In session mode whoever has a server keeps it, and PAUSE waits for him.
@@ -532,7 +611,11 @@ async fn reconnect_and_pause_stop_sessions_at_their_safe_point() {
     let (client, _driver) = connect(proxy.port(), ADMIN, CONSOLE).await.unwrap();
     let paused = tokio::spawn(async move { client.simple_query("RECONNECT; PAUSE;").await });
     assert_eq!(trace(&idle.read_to_end().await), "E:57P01");
-    assert_eq!(busy.query("SELECT 1").await, "T D C ZT", "its transaction goes on");
+    assert_eq!(
+        busy.query("SELECT 1").await,
+        "T D C ZT",
+        "its transaction goes on"
+    );
     assert!(!paused.is_finished());
     busy.send(&query("COMMIT")).await;
     assert_eq!(trace(&busy.read_to_end().await), "C ZI E:57P01");
@@ -559,7 +642,8 @@ async fn a_listener_hears_while_it_says_nothing() {
     leave(speaker).await;
     let reused = async || {
         let rows = proxy.admin("SHOW SERVERS").await.unwrap();
-        rows.iter().any(|row| row["remote_pid"] == server.to_string() && row["state"] == "idle")
+        rows.iter()
+            .any(|row| row["remote_pid"] == server.to_string() && row["state"] == "idle")
     };
     eventually("it is idle", reused).await;
 }

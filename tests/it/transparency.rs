@@ -23,7 +23,13 @@ enum Segments {
 
 async fn play(port: u16, login: Login, script: &Script, segments: Segments) -> Vec<Message> {
     let (mut conn, hello) = RawConn::login(port, login, DATABASE).await;
-    assert_eq!(hello.last().map(|m| m.tag), Some(b'Z'), "{}: {}", script.name, trace(&hello));
+    assert_eq!(
+        hello.last().map(|m| m.tag),
+        Some(b'Z'),
+        "{}: {}",
+        script.name,
+        trace(&hello)
+    );
     let mut answers = Vec::new();
     if segments == Segments::One {
         let all = script.steps.iter().filter_map(|step| match step {
@@ -63,7 +69,12 @@ async fn same_answers(scripts: Vec<Script>) {
     crumbs.set(Weather::Crumbs);
     for script in scripts {
         let wanted = play(direct, SUPERUSER, &script, Segments::Steps).await;
-        assert_eq!(trace(&wanted), script.expected, "PostgreSQL itself: {}", script.name);
+        assert_eq!(
+            trace(&wanted),
+            script.expected,
+            "PostgreSQL itself: {}",
+            script.name
+        );
         for (way, port) in [("whole", proxy.port()), ("byte by byte", crumbs.port())] {
             let got = play(port, SUPERUSER, &script, Segments::Steps).await;
             assert_same(&format!("{}, {way}", script.name), &wanted, &got);
@@ -77,7 +88,12 @@ async fn same_answers(scripts: Vec<Script>) {
 fn assert_same(what: &str, wanted: &[Message], got: &[Message]) {
     assert_eq!(trace(got), trace(wanted), "{what}");
     for (wanted, got) in wanted.iter().zip(got) {
-        assert_eq!(printable(&got.body), printable(&wanted.body), "{what}: {}", wanted.short());
+        assert_eq!(
+            printable(&got.body),
+            printable(&wanted.body),
+            "{what}: {}",
+            wanted.short()
+        );
     }
 }
 

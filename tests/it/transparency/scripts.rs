@@ -1,6 +1,8 @@
 //! Conversations, and what PostgreSQL answers.
 
-use crate::harness::raw::{bind, close, describe, execute, flush, message, parse, query, sync, terminate};
+use crate::harness::raw::{
+    bind, close, describe, execute, flush, message, parse, query, sync, terminate,
+};
 
 use Step::{End, HalfClose, Ready, Send, Until};
 
@@ -101,7 +103,15 @@ pub(super) fn pipelines() -> Vec<Script> {
             vec![
                 Send([parse("s", "SELECT $1::int"), describe(b'S', "s"), flush()].concat()),
                 Until(b'T'),
-                Send([bind("", "s", &["7"]), describe(b'P', ""), execute("", 0), flush()].concat()),
+                Send(
+                    [
+                        bind("", "s", &["7"]),
+                        describe(b'P', ""),
+                        execute("", 0),
+                        flush(),
+                    ]
+                    .concat(),
+                ),
                 Until(b'C'),
                 Send(sync()),
                 Ready(1),
@@ -113,7 +123,13 @@ pub(super) fn pipelines() -> Vec<Script> {
             vec![
                 q("BEGIN"),
                 Ready(1),
-                Send([parse("", "SELECT generate_series(1, 5)"), bind("p", "", &[])].concat()),
+                Send(
+                    [
+                        parse("", "SELECT generate_series(1, 5)"),
+                        bind("p", "", &[]),
+                    ]
+                    .concat(),
+                ),
                 Send([execute("p", 2), sync()].concat()),
                 Ready(1),
                 Send([execute("p", 2), sync()].concat()),
@@ -184,8 +200,10 @@ pub(super) fn simple_queries() -> Vec<Script> {
         script(
             "notices of every kind",
             vec![
-                q("DO $$ BEGIN FOR i IN 1..3 LOOP RAISE NOTICE 'n %', i; END LOOP; \
-                    RAISE WARNING 'w' USING DETAIL = 'd', HINT = 'h'; END $$"),
+                q(
+                    "DO $$ BEGIN FOR i IN 1..3 LOOP RAISE NOTICE 'n %', i; END LOOP; \
+                    RAISE WARNING 'w' USING DETAIL = 'd', HINT = 'h'; END $$",
+                ),
                 Ready(1),
             ],
             "N:00000 N:00000 N:00000 N:01000 C ZI",
@@ -327,7 +345,16 @@ pub(super) fn copies() -> Vec<Script> {
                 Ready(1),
                 copy(),
                 Until(b'G'),
-                Send([copy_data("1\n"), sync(), flush(), copy_data("2\n"), copy_done()].concat()),
+                Send(
+                    [
+                        copy_data("1\n"),
+                        sync(),
+                        flush(),
+                        copy_data("2\n"),
+                        copy_done(),
+                    ]
+                    .concat(),
+                ),
                 Ready(1),
                 count(),
                 Ready(1),
@@ -378,7 +405,14 @@ pub(super) fn copies() -> Vec<Script> {
         ),
         script(
             "Terminate in COPY IN",
-            vec![table(), Ready(1), copy(), Until(b'G'), Send(terminate()), End],
+            vec![
+                table(),
+                Ready(1),
+                copy(),
+                Until(b'G'),
+                Send(terminate()),
+                End,
+            ],
             "C ZI G E:08P01",
         ),
         script(
@@ -388,7 +422,10 @@ pub(super) fn copies() -> Vec<Script> {
         ),
         script(
             "COPY OUT fails in the middle",
-            vec![q("COPY (SELECT 10 / (3 - g) FROM generate_series(1, 5) g) TO STDOUT"), Ready(1)],
+            vec![
+                q("COPY (SELECT 10 / (3 - g) FROM generate_series(1, 5) g) TO STDOUT"),
+                Ready(1),
+            ],
             "H d d E:22012 ZI",
         ),
     ]
@@ -406,12 +443,19 @@ pub(super) fn ends() -> Vec<Script> {
         script("end of file", vec![HalfClose, End], ""),
         script(
             "half-close behind a query",
-            vec![q("SELECT pg_sleep(0.05), repeat('x', 100000)"), HalfClose, End],
+            vec![
+                q("SELECT pg_sleep(0.05), repeat('x', 100000)"),
+                HalfClose,
+                End,
+            ],
             "T D C ZI",
         ),
         script(
             "Terminate behind a query",
-            vec![Send([query("SELECT pg_sleep(0.05)"), terminate()].concat()), End],
+            vec![
+                Send([query("SELECT pg_sleep(0.05)"), terminate()].concat()),
+                End,
+            ],
             "T D C ZI",
         ),
         script(
@@ -421,8 +465,16 @@ pub(super) fn ends() -> Vec<Script> {
         ),
         script("length 3", vec![Send(header(b'Q', 3)), End], ""),
         script("length 0", vec![Send(header(b'Q', 0)), End], ""),
-        script("length 2^31-1", vec![Send(header(b'Q', 0x7FFF_FFFF)), End], ""),
-        script("length 2^31", vec![Send(header(b'Q', 0x8000_0000)), End], ""),
+        script(
+            "length 2^31-1",
+            vec![Send(header(b'Q', 0x7FFF_FFFF)), End],
+            "",
+        ),
+        script(
+            "length 2^31",
+            vec![Send(header(b'Q', 0x8000_0000)), End],
+            "",
+        ),
         script("length 2^32-1", vec![Send(header(b'Q', u32::MAX)), End], ""),
         script("a long Sync", vec![Send(header(b'S', 20_000)), End], ""),
         script(
@@ -430,10 +482,19 @@ pub(super) fn ends() -> Vec<Script> {
             vec![Send([query("SELECT 1"), header(b'Q', 3)].concat()), End],
             "T D C ZI",
         ),
-        script("unknown message type", vec![Send(message(b'?', b"")), End], "E:08P01"),
+        script(
+            "unknown message type",
+            vec![Send(message(b'?', b"")), End],
+            "E:08P01",
+        ),
         script(
             "a body that is too short",
-            vec![Send(message(b'B', b"\0")), Until(b'E'), Send(sync()), Ready(1)],
+            vec![
+                Send(message(b'B', b"\0")),
+                Until(b'E'),
+                Send(sync()),
+                Ready(1),
+            ],
             "E:08P01 ZI",
         ),
         script(
@@ -443,9 +504,14 @@ pub(super) fn ends() -> Vec<Script> {
         ),
         script(
             "Terminate in a failed transaction",
-            vec![q("BEGIN"), q("SELECT 1/0"), Ready(2), Send(terminate()), End],
+            vec![
+                q("BEGIN"),
+                q("SELECT 1/0"),
+                Ready(2),
+                Send(terminate()),
+                End,
+            ],
             "C ZT E:22012 ZE",
         ),
     ]
 }
-

@@ -58,19 +58,38 @@ async fn parameters_reach_the_server_and_its_refusals_reach_the_client() {
         ),
         (
             "options in all forms",
-            vec![("options", "-c work_mem=5MB --statement_timeout=7s -csearch_path=a\\ b")],
+            vec![(
+                "options",
+                "-c work_mem=5MB --statement_timeout=7s -csearch_path=a\\ b",
+            )],
             "SELECT current_setting('work_mem'), current_setting('statement_timeout'), \
              current_setting('search_path')",
         ),
-        ("options that make no sense", vec![("options", "-c foo")], ""),
+        (
+            "options that make no sense",
+            vec![("options", "-c foo")],
+            "",
+        ),
         ("options without a name", vec![("options", "-c =1")], ""),
         ("options, empty long form", vec![("options", "--=1")], ""),
         ("options, a lone -c", vec![("options", "-c")], ""),
-        ("options, backslashes", vec![("options", "\\\\\\")], "SELECT 1"),
+        (
+            "options, backslashes",
+            vec![("options", "\\\\\\")],
+            "SELECT 1",
+        ),
         ("an unknown setting", vec![("no_such_setting", "1")], ""),
         ("a bad value", vec![("work_mem", "many")], ""),
-        ("a quoted encoding", vec![("client_encoding", "'utf-8'")], "SHOW client_encoding"),
-        ("an unknown encoding", vec![("client_encoding", "klingon")], ""),
+        (
+            "a quoted encoding",
+            vec![("client_encoding", "'utf-8'")],
+            "SHOW client_encoding",
+        ),
+        (
+            "an unknown encoding",
+            vec![("client_encoding", "klingon")],
+            "",
+        ),
         (
             "what drivers send",
             vec![
@@ -87,7 +106,11 @@ async fn parameters_reach_the_server_and_its_refusals_reach_the_client() {
             vec![("TimeZone", "UTC"), ("TimeZone", "Europe/Paris")],
             "SHOW TimeZone",
         ),
-        ("an empty value", vec![("application_name", "")], "SHOW application_name"),
+        (
+            "an empty value",
+            vec![("application_name", "")],
+            "SHOW application_name",
+        ),
     ];
     for (name, more, sql) in cases {
         let wanted = greeting(direct, SUPERUSER, &more, sql).await;
@@ -117,7 +140,10 @@ async fn logins_are_as_with_postgresql() {
         let tags = |messages: &[Message]| {
             let mut wanted = messages.to_vec();
             // Salts and nonces differ.
-            wanted.iter_mut().filter(|m| m.tag == b'R').for_each(|m| m.body.truncate(4));
+            wanted
+                .iter_mut()
+                .filter(|m| m.tag == b'R')
+                .for_each(|m| m.body.truncate(4));
             wanted
         };
         let wanted = greeting(direct, login, &[], "SELECT current_user").await;
@@ -157,19 +183,34 @@ async fn first_packets_are_judged_as_by_postgresql() {
         ("length 0", vec![0; 8]),
         ("length 2^31", vec![0x80, 0, 0, 0, 0, 3, 0, 0]),
         ("length 2^32-1", vec![0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0]),
-        ("too long", packet(&[&[0, 3, 0, 0][..], &vec![b'x'; 20_000]].concat())),
+        (
+            "too long",
+            packet(&[&[0, 3, 0, 0][..], &vec![b'x'; 20_000]].concat()),
+        ),
         ("no parameters", startup(3, 0, &[])),
         ("no user", startup(3, 0, &[("database", DATABASE)])),
-        ("an empty user", startup(3, 0, &[("user", ""), ("database", DATABASE)])),
+        (
+            "an empty user",
+            startup(3, 0, &[("user", ""), ("database", DATABASE)]),
+        ),
         ("no terminator", unterminated),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: db\r\n\r\n".to_vec()),
         ("a Query", query("SELECT 1")),
         ("a password", b"p\0\0\0\x06x\0".to_vec()),
         ("Terminate", terminate()),
-        ("TLS without being asked", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec()),
+        (
+            "TLS without being asked",
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(),
+        ),
         ("protocol 1", startup(1, 0, &user)),
-        ("a cancel request with a wrong key", [&[0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e][..], &[1; 8]].concat()),
-        ("a cancel request that is too short", [&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2e][..]].concat()),
+        (
+            "a cancel request with a wrong key",
+            [&[0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e][..], &[1; 8]].concat(),
+        ),
+        (
+            "a cancel request that is too short",
+            [&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2e][..]].concat(),
+        ),
         ("half a length", vec![0, 0]),
         ("half a packet", startup(3, 0, &user)[..12].to_vec()),
     ];
@@ -187,7 +228,10 @@ async fn other_protocols_are_refused_or_negotiated() {
     let user = [("user", "postgres"), ("database", DATABASE)];
     let second = first_answer(proxy.port(), &startup(2, 0, &user)).await;
     assert_eq!(second.first(), Some(&b'E'));
-    assert!(second.starts_with(b"EFATAL:  unsupported frontend protocol 2.0"), "{second:?}");
+    assert!(
+        second.starts_with(b"EFATAL:  unsupported frontend protocol 2.0"),
+        "{second:?}"
+    );
     assert_eq!(second.last(), Some(&0));
     for (packet, name) in [
         (startup(4, 0, &user), "4.0"),
@@ -202,7 +246,10 @@ async fn other_protocols_are_refused_or_negotiated() {
         let messages = conn.read_to_end().await;
         assert_eq!(trace(&messages), "E:0A000", "{name}");
         let text = messages[0].field(b'M').unwrap();
-        assert!(text.starts_with(&format!("unsupported frontend protocol {name}")), "{text}");
+        assert!(
+            text.starts_with(&format!("unsupported frontend protocol {name}")),
+            "{text}"
+        );
     }
 
     let options = [user[0], user[1], ("_pq_.new", "1")];
@@ -217,7 +264,10 @@ async fn other_protocols_are_refused_or_negotiated() {
         let mut conn = RawConn::open(proxy.port()).await;
         conn.send(&startup(3, minor, parameters)).await;
         let messages = conn.read_until_ready(1).await;
-        let versions = messages.iter().filter(|m| m.tag == b'v').collect::<Vec<_>>();
+        let versions = messages
+            .iter()
+            .filter(|m| m.tag == b'v')
+            .collect::<Vec<_>>();
         let wanted = negotiated.map(|(version, names)| {
             let mut body = version.to_be_bytes().to_vec();
             body.extend_from_slice(&u32::try_from(names.len()).unwrap().to_be_bytes());
@@ -227,7 +277,11 @@ async fn other_protocols_are_refused_or_negotiated() {
             }
             body
         });
-        assert_eq!(versions.first().map(|m| m.body.clone()), wanted, "3.{minor}");
+        assert_eq!(
+            versions.first().map(|m| m.body.clone()),
+            wanted,
+            "3.{minor}"
+        );
         assert!(versions.len() <= 1, "exactly once");
         let data = messages.iter().find(|m| m.tag == b'K').unwrap();
         assert_eq!(data.body.len() - 4, key, "3.{minor}");

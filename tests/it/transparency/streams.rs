@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::harness::eventually;
 use crate::front::{node, plain_front};
+use crate::harness::eventually;
 use crate::harness::node::{DATABASE, SUPERUSER};
 use crate::harness::proxy::Proxy;
 use crate::harness::raw::{Message, RawConn, message, query, trace};
@@ -15,13 +15,19 @@ const PEAK_MAX: u64 = 60_000;
 async fn a_replication_stream_runs_both_ways() {
     let proxy = plain_front().await;
     let direct = node().await;
-    direct.query("CREATE TABLE IF NOT EXISTS streamed (a text)").await;
+    direct
+        .query("CREATE TABLE IF NOT EXISTS streamed (a text)")
+        .await;
     for (port, slot) in [(direct.port(), "direct"), (proxy.port(), "pooled")] {
         let mut conn = RawConn::open(port).await;
         let hello = conn
             .startup(
                 SUPERUSER,
-                &[("user", "postgres"), ("database", DATABASE), ("replication", "database")],
+                &[
+                    ("user", "postgres"),
+                    ("database", DATABASE),
+                    ("replication", "database"),
+                ],
             )
             .await;
         assert_eq!(hello.last().map(|m| m.tag), Some(b'Z'), "{}", trace(&hello));
@@ -35,7 +41,9 @@ async fn a_replication_stream_runs_both_ways() {
         assert_eq!(trace(&conn.read_until(b'W').await), "W");
         for n in 0..3 {
             let word = format!("{slot}-{n}");
-            direct.query(&format!("INSERT INTO streamed VALUES ('{word}')")).await;
+            direct
+                .query(&format!("INSERT INTO streamed VALUES ('{word}')"))
+                .await;
             wait_for(&mut conn, &word).await;
             // Standby status update that asks for a reply: a keepalive must come.
             conn.send(&status_update()).await;
@@ -53,7 +61,11 @@ async fn a_replication_stream_runs_both_ways() {
 #[tokio::test]
 async fn a_replication_connection_is_not_reused() {
     let proxy = plain_front().await;
-    let parameters = [("user", "postgres"), ("database", DATABASE), ("replication", "database")];
+    let parameters = [
+        ("user", "postgres"),
+        ("database", DATABASE),
+        ("replication", "database"),
+    ];
     let mut pids = Vec::new();
     for _ in 0..2 {
         let mut conn = RawConn::open(proxy.port()).await;
@@ -67,7 +79,8 @@ async fn a_replication_connection_is_not_reused() {
 async fn a_row_of_100_mb_passes_without_being_gathered() {
     let proxy = plain_front().await;
     let (mut conn, _) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
-    conn.send(&query("SELECT repeat('x', 100 * 1000 * 1000)")).await;
+    conn.send(&query("SELECT repeat('x', 100 * 1000 * 1000)"))
+        .await;
     let answer = conn.read_until_ready(1).await;
     assert_eq!(trace(&answer), "T D C ZI");
     assert_eq!(answer[1].body.len(), 100_000_006);
@@ -83,8 +96,10 @@ async fn a_row_of_100_mb_passes_without_being_gathered() {
 async fn a_client_that_stops_reading_costs_nobody_anything() {
     let proxy = plain_front().await;
     let (mut slow, _) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
-    slow.send(&query("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT"))
-        .await;
+    slow.send(&query(
+        "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT",
+    ))
+    .await;
     assert_eq!(trace(&slow.read_until(b'H').await), "H");
     let (mut other, _) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
     eventually("the server waits for the client", async || {
@@ -105,13 +120,20 @@ async fn a_client_that_stops_reading_costs_nobody_anything() {
 
 fn peak_memory(proxy: &Proxy) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Reads until a change holds `word`.
 async fn wait_for(conn: &mut RawConn, word: &str) {
-    let holds = |m: &Message| m.body.windows(word.len()).any(|part| part == word.as_bytes());
+    let holds = |m: &Message| {
+        m.body
+            .windows(word.len())
+            .any(|part| part == word.as_bytes())
+    };
     while !holds(&conn.read().await.expect("a change")) {}
 }
 
