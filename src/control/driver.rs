@@ -15,6 +15,7 @@ use super::record::Record;
 use super::report::{first_report, new_record, news_of, summary};
 use super::switchover::{Action, Answer, End, Event, Kind, Machine, Plan, Task, Ticket};
 use super::{Outcome, Refusal, Report};
+use crate::cluster::Epoch;
 use crate::config::{ClusterConfig, NodeConfig};
 use crate::pool::{HoldOwner, Released};
 use crate::relay::StopReason;
@@ -332,6 +333,12 @@ impl Driver {
                 phase: phase.name(),
                 why: why.clone(),
             },
+        };
+        let before = Epoch(self.operation.plan.epoch.0.saturating_sub(1));
+        self.report.epoch = if self.written {
+            self.operation.plan.epoch
+        } else {
+            before
         };
         let report = &self.report;
         self.progress.send_if_modified(|shown| {

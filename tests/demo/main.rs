@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use harness::client::{APP, DATABASE, connect_named};
 use harness::ledger::{self, Nature, Workload, WorkloadSpec};
-use harness::node::{APP, DATABASE, connect_named};
 use harness::pair::{Pair, PairSpec};
 use harness::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, ProxySpec, named_rows};
 use screen::Screen;
@@ -311,7 +311,7 @@ impl Show {
     }
 
     async fn say(&self, command: &str) -> Result<Vec<NamedRow>, Complaint> {
-        let console = harness::node::connect(self.proxy.port(), ADMIN, CONSOLE).await;
+        let console = harness::client::connect(self.proxy.port(), ADMIN, CONSOLE).await;
         let (client, _driver) = console.map_err(|error| Complaint::from(&error))?;
         named_rows(&client, command)
             .await

@@ -19,6 +19,7 @@
 )]
 
 pub mod bounce;
+pub mod client;
 pub mod ledger;
 pub mod node;
 pub mod pair;

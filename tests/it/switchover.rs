@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::harness::client::{APP, DATABASE, simple};
 use crate::harness::eventually;
 use crate::harness::ledger::{Nature, Work, Workload, WorkloadSpec, check, schema};
-use crate::harness::node::{APP, DATABASE, simple};
 use crate::harness::pair::{Kind, Pair, PairSpec};
 use crate::harness::proxy::{CLUSTER, Proxy, ProxySpec};
 

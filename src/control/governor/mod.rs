@@ -242,9 +242,9 @@ impl Governor {
         } else if self.unusable_since.is_none() {
             self.unusable_since = Some(Instant::now());
         }
-        let waited = self.unusable_since.map(|since| since.elapsed());
+        let unusable_for = self.unusable_since.map(|since| since.elapsed());
         let named = lead.map(|m| (&m.config.name, m.reason.as_str()));
-        let wanted = stance(named, waited);
+        let wanted = stance(named, unusable_for);
         self.apply(&wanted);
     }
 

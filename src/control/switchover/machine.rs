@@ -8,6 +8,10 @@ use super::{
 
 /// One operation from its start to its report.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the past; the state is `task`"
+)]
 pub struct Machine {
     pub(super) plan: Plan,
     pub(super) task: Task,
