@@ -17,7 +17,7 @@ use crate::config::{DatabaseName, NodeConfig, UserName};
 use crate::relay::{Meter, OrderCell};
 
 use super::database::Database;
-use super::gate::{Admission, ClusterGate, Departed, Dialing, lock};
+use super::gate::{Admission, ClusterGate, Departed, Dialing, Operator, lock};
 use super::server::{Dial, DialError, Server, ServerInfo, StartupParams};
 use super::shared::Shared;
 use super::snapshot::StatsSnapshot;
@@ -640,7 +640,9 @@ impl Booking {
     }
 
     fn is_wanted(&self, lifetime: Option<Duration>) -> bool {
-        self.info.generation == self.pool.database.generation()
+        // Who ordered a pause wants no server left when it is complete.
+        self.pool.database.operator() == Operator::Open
+            && self.info.generation == self.pool.database.generation()
             && lifetime.is_none_or(|lifetime| self.info.opened.elapsed() < lifetime)
             && self.pool.gate.keeps(&self.info.node.name)
     }
