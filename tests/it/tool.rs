@@ -6,7 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use tokio::task::JoinHandle;
 
 use crate::harness::PATIENCE;
-use crate::harness::node::{DATABASE, Login, Release, bin};
+use crate::harness::client::{DATABASE, Login};
+use crate::harness::node::{Release, bin};
 use crate::harness::proxy::{CONSOLE, NamedRow, Proxy};
 use crate::harness::workspace::signal;
 
