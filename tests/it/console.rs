@@ -7,8 +7,8 @@ use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::front::{FrontSpec, front, node, plain_front};
-use crate::harness::eventually;
 use crate::harness::client::{APP, DATABASE, Login, connect, connect_named, simple};
+use crate::harness::eventually;
 use crate::harness::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, STATS};
 use crate::harness::raw::{RawConn, bind, execute, parse, query, sync, terminate, trace};
 use crate::harness::workspace::{as_server_account, is_root};
@@ -412,7 +412,10 @@ async fn pause_waits_for_the_sessions_and_each_console_gets_its_own_answer() {
     drop(here);
     assert_eq!(pause.said().await.ok().trim(), "PAUSE");
     let servers = show(&proxy, "SERVERS").await;
-    assert!(servers.iter().all(|s| s["database"] != DATABASE), "{servers:?}");
+    assert!(
+        servers.iter().all(|s| s["database"] != DATABASE),
+        "{servers:?}"
+    );
     assert!(
         wait_close.is_running(),
         "somebody else's pause is no answer"

@@ -10,6 +10,7 @@ mod front;
 mod oracle;
 mod pooling;
 mod servers;
+mod signals;
 mod switchover;
 mod tool;
 mod transparency;
