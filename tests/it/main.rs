@@ -6,6 +6,7 @@
 mod harness;
 
 mod console;
+mod console_cluster;
 mod front;
 mod oracle;
 mod pooling;
@@ -14,3 +15,4 @@ mod signals;
 mod switchover;
 mod tool;
 mod transparency;
+mod twins;
