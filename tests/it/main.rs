@@ -7,6 +7,7 @@ mod harness;
 
 mod console;
 mod console_cluster;
+mod drivers;
 mod front;
 mod oracle;
 mod pooling;
