@@ -87,7 +87,9 @@ struct App {
 /// Runs an instance until it is told to end. `ready` is called when clients can come.
 pub fn run(source: Box<dyn Source>, ready: impl FnOnce(&Sockets)) -> Result<(), AppError> {
     let loaded = source.load().map_err(AppError::Config)?;
-    let root = runtime::Builder::new_current_thread().enable_all().build()?;
+    let root = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     root.block_on(start(source, loaded, ready))
 }
 
@@ -108,8 +110,13 @@ async fn start(
     let ids = Arc::new(AtomicU64::new(1));
     let clients = Clients::new(Arc::clone(&ids));
     let kdf = Kdf::new(HASHING_PARALLEL);
-    let pools =
-        Pools::new(config_reader.clone(), users_reader.clone(), reports.clone(), kdf.clone(), ids);
+    let pools = Pools::new(
+        config_reader.clone(),
+        users_reader.clone(),
+        reports.clone(),
+        kdf.clone(),
+        ids,
+    );
     let setup = Setup {
         config: Arc::clone(&config_reader.borrow()),
         gates: Arc::new(pools.clone()),
@@ -140,11 +147,23 @@ async fn start(
             reports: reports.clone(),
             scratch: Scratch::default(),
         };
-        let worker =
-            Worker { context, console: Arc::clone(&console), doors: doors_reader.clone() };
+        let worker = Worker {
+            context,
+            console: Arc::clone(&console),
+            doors: doors_reader.clone(),
+        };
         threads.push(spawn_worker(number, worker, share)?);
     }
-    let app = App { source, config, users, pools, clients, doors, requests, console };
+    let app = App {
+        source,
+        config,
+        users,
+        pools,
+        clients,
+        doors,
+        requests,
+        console,
+    };
     app.serve().await?;
     director.shutdown().await;
     for thread in threads {
@@ -163,12 +182,16 @@ fn spawn_worker(
     worker: Worker,
     sockets: WorkerSockets,
 ) -> io::Result<thread::JoinHandle<()>> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        if let Err(error) = runtime.block_on(worker.run(sockets)) {
-            tracing::error!(%error, worker = number, "worker ended");
-        }
-    })
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(worker.run(sockets)) {
+                tracing::error!(%error, worker = number, "worker ended");
+            }
+        })
 }
 
 /// Decides what salts unknown users are shown; as long as the instance lives, always the same.
@@ -180,7 +203,9 @@ fn mock_secret() -> io::Result<[u8; 32]> {
 
 fn worker_count(config: &Config) -> usize {
     match config.general.workers {
-        0 => thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
+        0 => thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(WORKERS_MAX),
         count => count,
     }
 }
@@ -305,14 +330,19 @@ impl App {
             tracing::info!("reload: {change}");
         }
         let restart = diff.restart_required.iter();
-        Ok(restart.map(|path| format!("{path}: takes effect at the next start")).collect())
+        Ok(restart
+            .map(|path| format!("{path}: takes effect at the next start"))
+            .collect())
     }
 
     fn begin_shutdown(&self, mode: ShutdownMode) -> Draining {
         tracing::info!(?mode, "shutting down");
         self.doors.send_replace(Doors::ConsoleOnly);
         let limit = self.config.borrow().general.shutdown_timeout;
-        Draining { mode, deadline: limit.map(|limit| Instant::now() + limit) }
+        Draining {
+            mode,
+            deadline: limit.map(|limit| Instant::now() + limit),
+        }
     }
 
     /// Everybody who is still there is told, and given a moment to hear it.
@@ -380,5 +410,9 @@ impl Source for FileSource {
 }
 
 fn lines<T: ToString>(items: &[T]) -> String {
-    items.iter().map(T::to_string).collect::<Vec<_>>().join("\n")
+    items
+        .iter()
+        .map(T::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

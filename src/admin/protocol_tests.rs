@@ -604,7 +604,10 @@ async fn pgbouncer_s_verbs_answer_as_pgbouncer_does() {
         ("RESUME app", "C RESUME"),
         ("KILL_CLIENT 999", "E 22023 client not found"),
         ("SWITCHOVER x TO y", "E 42704 cluster \"x\" does not exist"),
-        ("SWITCHOVER x TO y DRY RUN", "E 42704 cluster \"x\" does not exist"),
+        (
+            "SWITCHOVER x TO y DRY RUN",
+            "E 42704 cluster \"x\" does not exist",
+        ),
         ("ABORT SWITCHOVER x", "E 42704 cluster \"x\" does not exist"),
         ("FAILOVER x TO y", "E 42704 cluster \"x\" does not exist"),
         ("FENCE y", "E 42704 node \"y\" does not exist"),
@@ -679,7 +682,12 @@ async fn every_table_answers() {
     for table in super::show::TABLES {
         let answers = client.query(&format!("SHOW {}", table.name)).await;
         assert!(answers[0].starts_with("T "), "{}: {answers:?}", table.name);
-        assert_eq!(answers[answers.len() - 2..], ["C SHOW", "Z I"], "{}", table.name);
+        assert_eq!(
+            answers[answers.len() - 2..],
+            ["C SHOW", "Z I"],
+            "{}",
+            table.name
+        );
     }
     let pools = client.query("SHOW POOLS").await;
     assert!(pools[1].starts_with("D app,alice,"), "{pools:?}");
