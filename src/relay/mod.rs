@@ -389,3 +389,7 @@ impl View {
         meter.set_activity(activity, now);
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;
