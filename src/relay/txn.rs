@@ -264,8 +264,8 @@ impl Txn {
     fn copy_end(&mut self) {
         match self.copy {
             Copy::In => self.copy = Copy::Ended,
-            Copy::No => self.early_copy_end |= self.is_awaiting(),
-            Copy::Ended => {}
+            // It may be the end of the next COPY.
+            Copy::No | Copy::Ended => self.early_copy_end |= self.is_awaiting(),
         }
     }
 
