@@ -19,7 +19,7 @@ use crate::relay::{Meter, OrderCell};
 
 use super::database::Database;
 use super::gate::{Admission, ClusterGate, Departed, Dialing, lock};
-use super::server::{Dial, DialError, Server, ServerInfo, StartupParams};
+use super::server::{Dial, DialError, ResetError, Server, ServerInfo, StartupParams};
 use super::shared::Shared;
 use super::snapshot::StatsSnapshot;
 
@@ -88,6 +88,8 @@ pub(super) struct State {
     /// What the last server of this pool told and was told at its login, for the next to share.
     last_parameters: Bytes,
     last_params: StartupParams,
+    /// Its database left the configuration: nobody is let in any more.
+    pub(super) removed: bool,
     /// After a failed dial nobody tries again before this.
     retry_at: Option<Instant>,
     /// Of sessions that are over.
@@ -129,6 +131,11 @@ pub(super) struct Place {
 }
 
 impl State {
+    /// Is there nobody left who has, or waits for, or opens a server?
+    pub(super) fn is_deserted(&self) -> bool {
+        self.servers() == 0 && self.queue.is_empty()
+    }
+
     pub(super) fn servers(&self) -> usize {
         self.idle.len() + self.leased.len() + self.dialing
     }
@@ -241,6 +248,9 @@ impl Pool {
     ) -> Turn {
         if !state.is_front(number) {
             return Turn::Wait(None);
+        }
+        if state.removed {
+            return Turn::Refused(Arc::from("the database was removed from the configuration"));
         }
         let (lead, epoch) = match self.gate.admit(self.database.operator()) {
             Admission::Open { lead, epoch } => (lead, epoch),
@@ -390,7 +400,7 @@ impl Pool {
             Admission::Hold | Admission::Refuse(_) => false,
         };
         let current = server.info.generation == self.database.generation();
-        let lease = if fits && current {
+        let lease = if fits && current && !state.removed {
             Some(self.lease(&mut state, server, request))
         } else {
             close_all(vec![server]);
@@ -615,7 +625,11 @@ impl Lease {
             Err(error) => {
                 let node = &booking.info.node.name;
                 tracing::warn!(%node, pid = booking.info.pid, %error, "closing server");
-                booking.close(server).await;
+                match error {
+                    ResetError::CancelPending => booking.close(server).await,
+                    // The reset query, or what it answered instead of it, may still be running.
+                    _ => booking.bury(server, false).await,
+                }
             }
         }
     }
@@ -638,14 +652,15 @@ impl Lease {
     /// backend is gone or a minute is over; until then it is known as departed.
     pub async fn bury(self, at_boundary: bool) {
         let Self {
-            server,
-            mut booking,
-            ..
+            server, booking, ..
         } = self;
-        booking.turn_to(Use::Burial);
-        if server.bury(at_boundary).await {
-            booking.fate = Fate::Clean;
-        }
+        booking.bury(server, at_boundary).await;
+    }
+
+    /// The connection failed under a backend that may still be running: it is known as departed.
+    pub fn abandon(self) {
+        // What a booking says when it is dropped before its fate was known.
+        debug_assert_eq!(self.booking.fate, Fate::Abrupt);
     }
 }
 
@@ -667,7 +682,7 @@ impl Booking {
         self.fate = Fate::Clean;
         let mut state = self.pool.lock();
         // Looked at again under the lock: a RECONNECT or a switchover may have come meanwhile.
-        if self.is_wanted(None) {
+        if self.is_wanted(None) && !state.removed {
             self.strike(&mut state);
             state.idle.push(Idle {
                 server,
@@ -677,6 +692,13 @@ impl Booking {
         } else {
             drop(state);
             close_all(vec![server]);
+        }
+    }
+
+    async fn bury(mut self, server: Server, at_boundary: bool) {
+        self.turn_to(Use::Burial);
+        if server.bury(at_boundary).await {
+            self.fate = Fate::Clean;
         }
     }
 

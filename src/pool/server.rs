@@ -338,11 +338,15 @@ impl Server {
         frontend::query(query, &mut buffer)?;
         self.stream.write_all(&buffer).await?;
         buffer.clear();
+        let mut complete = false;
         loop {
             while let Some(answer) = RawMessage::take(&mut buffer, RESET_MESSAGE_MAX)? {
-                if self.take_reset_answer(&answer)? {
-                    // Anything behind the end of the answer was not asked for.
-                    return if buffer.is_empty() {
+                let ready = self.take_reset_answer(&answer)?;
+                complete |= answer.tag == tag::server::COMMAND_COMPLETE;
+                if ready {
+                    // Anything behind the end of the answer was not asked for; and without a
+                    // completed command it answers something that was asked before.
+                    return if complete && buffer.is_empty() {
                         Ok(())
                     } else {
                         Err(ResetError::Unexpected('?'))

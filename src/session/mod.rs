@@ -199,5 +199,6 @@ async fn settle(lease: Lease, server: Leftover, stopped: Option<StopReason>) {
         (Leftover::Safe, _) => lease.release().await,
         (Leftover::Busy { at_boundary }, _) => lease.bury(at_boundary).await,
         (Leftover::Gone, _) => lease.lost(),
+        (Leftover::Unreachable, _) => lease.abandon(),
     }
 }
