@@ -107,7 +107,7 @@ async fn show_tells_what_is_going_on() {
             .await
             .unwrap();
     };
-    let look = async {
+    let watch = async {
         eventually("one server is idle again", async || {
             pool(&proxy).await["sv_idle"] == "1"
         })
@@ -126,7 +126,7 @@ async fn show_tells_what_is_going_on() {
             .await
             .unwrap();
     };
-    tokio::join!(busy, look);
+    tokio::join!(busy, watch);
 }
 
 async fn pools_clients_and_servers_agree(proxy: &Proxy) {

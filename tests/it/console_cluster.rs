@@ -3,7 +3,7 @@
 use crate::harness::client::{APP, DATABASE, connect, connect_named, simple};
 use crate::harness::eventually;
 use crate::harness::proxy::{ADMIN, CLUSTER, NamedRow, Proxy};
-use crate::tool::{Said, console, start_console};
+use crate::tool::{Said, console, start_console, start_psql};
 use crate::twins::{pair, twins};
 
 async fn say(proxy: &Proxy, sql: &str) -> Said {
@@ -120,14 +120,13 @@ async fn what_is_wanted_of_a_node() {
     );
 }
 
-/// Every way out of a drain but through, then through.
 #[tokio::test]
-async fn a_switchover_is_looked_at_given_up_and_done() {
+async fn a_switchover_is_looked_at_and_done() {
     let proxy = twins("moved").await;
     let (blocker, end) = connect_named(proxy.port(), APP, DATABASE, "nightly")
         .await
         .unwrap();
-    let (idle, idle_end) = connect(proxy.port(), APP, DATABASE).await.unwrap();
+    let (_idle, idle_end) = connect(proxy.port(), APP, DATABASE).await.unwrap();
     simple(&blocker, "BEGIN; SELECT 1").await.unwrap();
 
     let found = say(&proxy, "SWITCHOVER main TO n2 DRY RUN").await.rows();
@@ -141,6 +140,73 @@ async fn a_switchover_is_looked_at_given_up_and_done() {
         "{found:?}"
     );
     assert_eq!(proxy.admin("SHOW SWITCHOVER").await.unwrap(), []);
+
+    let moved = say(&proxy, "SWITCHOVER main TO n2 DRAIN TIMEOUT '100ms' CATCHUP TIMEOUT '30s' ON DRAIN TIMEOUT terminate").await;
+    let rows = moved.rows();
+    let phases: Vec<&str> = rows.iter().map(|row| row["phase"].as_str()).collect();
+    for wanted in [
+        "preflight",
+        "drain",
+        "quiesce",
+        "catch_up",
+        "commit",
+        "release",
+        "total",
+    ] {
+        assert!(phases.contains(&wanted), "{wanted}: {phases:?}");
+    }
+    assert!(
+        rows.iter().all(|row| row["ms"].parse::<f64>().is_ok()),
+        "{rows:?}"
+    );
+    let total = &rows.last().unwrap()["detail"];
+    assert!(total.contains("lead n1 -> n2, epoch 2"), "{total}");
+    for (driver, detail) in [
+        (end, "did not reach a safe point"),
+        (idle_end, "The lead of the cluster has moved"),
+    ] {
+        let error = driver.await.unwrap().unwrap_err();
+        let db = error.as_db_error().unwrap();
+        assert_eq!(db.code().code(), "57P01");
+        assert!(db.detail().unwrap().contains(detail), "{db:?}");
+    }
+    let cluster = &proxy.admin("SHOW CLUSTERS").await.unwrap()[0];
+    let columns =
+        ["cluster", "lead", "previous", "epoch", "operation"].map(|c| cluster[c].as_str());
+    assert_eq!(columns, [CLUSTER, "n2", "n1", "2", ""]);
+    let shown = say(&proxy, "SHOW SWITCHOVER").await.rows();
+    assert!(
+        shown.iter().all(|row| row["outcome"] == "completed"),
+        "{shown:?}"
+    );
+    let events = say(&proxy, "SHOW EVENTS").await.rows();
+    let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str()).collect();
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|kind| **kind == "operation_started")
+            .count(),
+        1,
+        "{kinds:?}"
+    );
+    assert!(
+        events
+            .windows(2)
+            .all(|pair| pair[0]["id"].parse::<u64>().unwrap() < pair[1]["id"].parse().unwrap())
+    );
+    let database = &proxy.admin("SHOW DATABASES").await.unwrap()[0];
+    assert_eq!(database["port"], pair().await.n2.port().to_string());
+}
+
+/// Every way out of a drain but through.
+#[tokio::test]
+async fn a_switchover_is_given_up() {
+    let proxy = twins("given-up").await;
+    let (blocker, _) = connect_named(proxy.port(), APP, DATABASE, "nightly")
+        .await
+        .unwrap();
+    let (idle, _) = connect(proxy.port(), APP, DATABASE).await.unwrap();
+    simple(&blocker, "BEGIN; SELECT 1").await.unwrap();
 
     let late = say(
         &proxy,
@@ -190,62 +256,56 @@ async fn a_switchover_is_looked_at_given_up_and_done() {
     simple(&blocker, "SELECT 1")
         .await
         .expect("an abort leaves no trace");
+}
 
-    let moved = say(&proxy, "SWITCHOVER main TO n2 DRAIN TIMEOUT '100ms' CATCHUP TIMEOUT '30s' ON DRAIN TIMEOUT terminate").await;
-    let rows = moved.rows();
-    let phases: Vec<&str> = rows.iter().map(|row| row["phase"].as_str()).collect();
-    for wanted in [
-        "preflight",
-        "drain",
-        "quiesce",
-        "catch_up",
-        "commit",
-        "release",
-        "total",
-    ] {
-        assert!(phases.contains(&wanted), "{wanted}: {phases:?}");
-    }
+/// PAUSE and a switchover's hold are two axes: neither lifts the other.
+#[tokio::test]
+async fn a_pause_and_a_switchover_do_not_lift_each_other() {
+    let proxy = twins("axes").await;
+    say(&proxy, "PAUSE").await.ok();
+    let held = start_psql(&proxy, APP, "SHOW port");
+    eventually("a client waits", async || {
+        let rows = proxy.admin("SHOW POOLS").await.unwrap();
+        rows.iter().any(|row| row["cl_waiting"] == "1")
+    })
+    .await;
+    let moved = say(&proxy, "SWITCHOVER main TO n2").await.rows();
     assert!(
-        rows.iter().all(|row| row["ms"].parse::<f64>().is_ok()),
-        "{rows:?}"
+        moved.last().unwrap()["detail"].contains("1 client held"),
+        "{moved:?}"
     );
-    let total = &rows.last().unwrap()["detail"];
-    assert!(total.contains("lead n1 -> n2, epoch 2"), "{total}");
-    for (driver, detail) in [
-        (end, "did not reach a safe point"),
-        (idle_end, "The lead of the cluster has moved"),
-    ] {
-        let error = driver.await.unwrap().unwrap_err();
-        let db = error.as_db_error().unwrap();
-        assert_eq!(db.code().code(), "57P01");
-        assert!(db.detail().unwrap().contains(detail), "{db:?}");
-    }
-    let cluster = &proxy.admin("SHOW CLUSTERS").await.unwrap()[0];
-    let columns =
-        ["cluster", "lead", "previous", "epoch", "operation"].map(|c| cluster[c].as_str());
-    assert_eq!(columns, [CLUSTER, "n2", "n1", "2", ""]);
-    let shown = say(&proxy, "SHOW SWITCHOVER").await.rows();
+    assert!(held.is_running(), "the pause is the operator's");
+    say(&proxy, "RESUME").await.ok();
+    let port = pair().await.n2.port().to_string();
+    assert!(held.said().await.ok().contains(&port));
+
+    let (blocker, _) = connect(proxy.port(), APP, DATABASE).await.unwrap();
+    simple(&blocker, "BEGIN").await.unwrap();
+    let moving = start_console(&proxy, ADMIN, "SWITCHOVER main TO n1 DRAIN TIMEOUT '60s'");
+    phase(&proxy, "drain").await;
+    let paused = start_console(&proxy, ADMIN, "PAUSE");
+    eventually("paused", async || {
+        let rows = proxy.admin("SHOW STATE").await.unwrap();
+        rows.iter()
+            .any(|row| row["key"] == "paused" && row["value"] == "yes")
+    })
+    .await;
+    say(&proxy, "RESUME").await.ok();
+    paused.said().await.refused(&["the pause was lifted"]);
+    let held = start_psql(&proxy, APP, "SHOW port");
+    eventually("a client waits", async || {
+        let rows = proxy.admin("SHOW POOLS").await.unwrap();
+        rows.iter().any(|row| row["cl_waiting"] == "1")
+    })
+    .await;
     assert!(
-        shown.iter().all(|row| row["outcome"] == "completed"),
-        "{shown:?}"
+        held.is_running() && moving.is_running(),
+        "the hold is the switchover's"
     );
-    let events = say(&proxy, "SHOW EVENTS").await.rows();
-    let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str()).collect();
-    assert_eq!(
-        kinds
-            .iter()
-            .filter(|kind| **kind == "operation_started")
-            .count(),
-        4,
-        "{kinds:?}"
-    );
-    assert!(
-        events
-            .windows(2)
-            .all(|pair| pair[0]["id"].parse::<u64>().unwrap() < pair[1]["id"].parse().unwrap())
-    );
-    let database = &proxy.admin("SHOW DATABASES").await.unwrap()[0];
-    assert_eq!(database["port"], pair().await.n2.port().to_string());
+    simple(&blocker, "COMMIT").await.unwrap();
+    moving.said().await.ok();
+    let port = pair().await.n1.port().to_string();
+    assert!(held.said().await.ok().contains(&port));
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tokio_postgres::error::SqlState;
+
 use crate::front::{FrontSpec, front, front_of, own_node, plain_front};
 use crate::harness::client::{APP, DATABASE};
 use crate::harness::eventually;
@@ -129,11 +131,7 @@ async fn a_client_that_waits_for_a_lead_goes_on_to_the_next_host() {
     let port = crate::front::node().await.port().to_string();
     assert!(held.said().await.ok().contains(&port));
     let error = leadless.connect_as(APP).await.unwrap_err();
-    assert_eq!(
-        error.code().map(|code| code.code()),
-        Some("57P03"),
-        "{error:?}"
-    );
+    assert_eq!(error.code().map(SqlState::code), Some("57P03"), "{error:?}");
 }
 
 #[tokio::test]
