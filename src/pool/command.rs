@@ -15,9 +15,11 @@ use crate::config::{ClusterName, DatabaseName, NodeConfig, NodeName, UserName};
 use crate::relay::{Activity, HoldId, Order, StopReason};
 
 use super::Pools;
-use super::checkout::{Idle, Leased, Pool, Use, close_all};
+use super::checkout::{Idle, Pool, close_all};
 use super::gate::{ClusterGate, Dialing, Pace};
-use super::server::{Dial, Server, StartupParams};
+use super::info::StartupParams;
+use super::lease::{Leased, Use};
+use super::server::{Dial, Server};
 
 /// Logins to the target at a time while it is warmed: a fork each, so not all at once.
 const PREWARM_PARALLEL: usize = 16;

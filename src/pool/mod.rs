@@ -8,18 +8,25 @@ mod checkout;
 mod command;
 mod database;
 mod gate;
+mod info;
 mod janitor;
+mod lease;
 mod operator;
+mod queue;
+mod request;
 mod server;
 mod shared;
 mod snapshot;
 
-pub use checkout::{CheckoutError, ClientTag, Lease, Pool, PoolKey, Request};
+pub use checkout::Pool;
 pub use command::{Blocker, DrainStatus, HoldOwner, Released};
 pub use database::Database;
+pub use info::{CancelInFlight, ServerInfo, StartupParams};
 pub use janitor::ROUND as JANITOR_ROUND;
+pub use lease::Lease;
 pub use operator::VerbError;
-pub use server::{CancelInFlight, DialError, Server, ServerInfo, StartupParams};
+pub use request::{CheckoutError, ClientTag, PoolKey, Request};
+pub use server::{DialError, Server};
 pub use snapshot::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot, StatsSnapshot};
 
 use std::collections::{BTreeMap, HashMap};
