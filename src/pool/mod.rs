@@ -243,3 +243,7 @@ impl Pools {
         lock(&self.0.rooms).databases.values().cloned().collect()
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;
