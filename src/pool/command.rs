@@ -129,12 +129,15 @@ impl Pools {
                 stopped += 1;
             }
         });
-        let held = self.held(cluster);
-        gate.open(node, epoch, Pace::new(held, per_ms));
+        let waiting = self.held(cluster);
+        gate.open(node, epoch, Pace::new(waiting, per_ms));
         // After the gate has opened: a server that comes out of its reset now is not kept.
         self.close_idle_if(cluster, |idle| idle.server.info.node.name != *lead);
         self.wake(cluster);
-        Released { held, stopped }
+        Released {
+            held: waiting,
+            stopped,
+        }
     }
 
     /// Nobody can be served: logins are refused with 57P03 and `why`, until the next `hold` or

@@ -55,7 +55,7 @@ pub struct Pools(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     users: watch::Receiver<Arc<UserList>>,
-    /// Rung whenever a pause, a drain or a WAIT_CLOSE may have come further.
+    /// Rung whenever a pause, a drain or a `WAIT_CLOSE` may have come further.
     bell: Arc<watch::Sender<u64>>,
     rooms: Mutex<Rooms>,
 }
@@ -122,8 +122,12 @@ impl Pools {
         let gone: Vec<_> = gone.map(|(_, pool)| pool).collect();
         rooms.removed.extend(gone.iter().cloned());
         drop(rooms);
-        gone.iter().for_each(|pool| pool.remove());
-        self.all().iter().for_each(|pool| pool.close_stale());
+        for pool in gone {
+            pool.remove();
+        }
+        for pool in self.all() {
+            pool.close_stale();
+        }
     }
 
     /// The database, if the configuration has it.

@@ -16,7 +16,7 @@ use crate::auth::{Kdf, Verifier};
 use crate::config::NodeConfig;
 use crate::net::{Stream, TcpOptions};
 use crate::wire::message::{self, RawMessage, TxStatus};
-use crate::wire::{SqlState, frontend, tag};
+use crate::wire::{frontend, tag};
 
 use super::info::{ServerInfo, StartupParams};
 
@@ -27,7 +27,7 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last words of a connection may take to reach a server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long we wait for a backend in the middle of something to end after we hung up.
-const BURY_TIMEOUT: Duration = Duration::from_secs(60);
+const BURY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest message that may come in answer to a reset query.
 const RESET_MESSAGE_MAX: usize = 65_536;
 
@@ -121,16 +121,7 @@ impl DialError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::TimedOut { .. } => false,
-            Self::Login { source, .. } => match source {
-                LoginError::Refused { report, .. } => {
-                    report.code != Some(SqlState::CANNOT_CONNECT_NOW)
-                }
-                LoginError::NoSecret(..)
-                | LoginError::UnsupportedMethod
-                | LoginError::Scram(_)
-                | LoginError::Startup(_) => true,
-                _ => false,
-            },
+            Self::Login { source, .. } => source.is_final(),
         }
     }
 }
