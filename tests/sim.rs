@@ -7,6 +7,9 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::indexing_slicing,
+    clippy::match_bool,
+    clippy::match_same_arms,
+    clippy::doc_markdown,
     reason = "a test that prints what it did and fails loudly"
 )]
 
@@ -23,7 +26,7 @@ fn number(variable: &str) -> Option<u64> {
 fn no_schedule_breaks_an_invariant() {
     let (first, count) = match number("PGSLUICE_SIM_SEED") {
         Some(seed) => (seed, 1),
-        None => (0, number("PGSLUICE_SIM_SEEDS").unwrap_or(5_000)),
+        None => (0, number("PGSLUICE_SIM_SEEDS").unwrap_or(20_000)),
     };
     let (mut completed, mut aborted, mut commits) = (0_u64, 0_u64, 0_u64);
     for seed in first..first + count {

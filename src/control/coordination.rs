@@ -176,7 +176,9 @@ impl Inner {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
                 name.push(char::from(byte));
             } else {
-                name.push_str(&format!("%{byte:02X}"));
+                name.push('%');
+                name.push(hex_digit(byte >> 4));
+                name.push(hex_digit(byte & 15));
             }
         }
         name.push_str(".record");
@@ -249,6 +251,12 @@ impl Inner {
             .and_then(|dir| dir.sync_all())
             .map_err(|e| CommitError::Unknown(io_error(&self.dir, &e)))
     }
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from_digit(u32::from(nibble), 16)
+        .unwrap_or('0')
+        .to_ascii_uppercase()
 }
 
 /// A state file is small; whatever is larger is not one of ours.

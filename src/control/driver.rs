@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -13,8 +12,10 @@ use super::failover::Terms;
 use super::gates::{Gates, Opening};
 use super::hands::{self, Hands, Outcome as TaskEnd, Prepared};
 use super::record::Record;
+use super::report::{first_report, new_record, news_of, summary};
 use super::switchover::{Action, Answer, End, Event, Kind, Machine, Plan, Task, Ticket};
 use super::{Outcome, Refusal, Report};
+use crate::cluster::Epoch;
 use crate::config::{ClusterConfig, NodeConfig};
 use crate::pool::{HoldOwner, Released};
 use crate::relay::StopReason;
@@ -126,26 +127,6 @@ pub(super) async fn run(
         driver.show();
     }
     driver.ended()
-}
-
-/// What is known before anything was done.
-pub(super) fn first_report(operation: &Operation) -> Report {
-    let plan = &operation.plan;
-    Report {
-        kind: plan.kind.name(),
-        cluster: operation.config.name.clone(),
-        from: Some(plan.from.clone()),
-        to: plan.to.clone(),
-        epoch: plan.epoch,
-        started: SystemTime::now(),
-        outcome: Outcome::Running { phase: "preflight" },
-        phases: Vec::new(),
-        held: 0,
-        stopped: 0,
-        blockers: Vec::new(),
-        warnings: Vec::new(),
-        estimated_loss_bytes: None,
-    }
 }
 
 async fn poll_current(current: &mut Option<(Ticket, Running)>) -> (Ticket, TaskEnd) {
@@ -353,6 +334,12 @@ impl Driver {
                 why: why.clone(),
             },
         };
+        let before = Epoch(self.operation.plan.epoch.0.saturating_sub(1));
+        self.report.epoch = if self.written {
+            self.operation.plan.epoch
+        } else {
+            before
+        };
         let report = &self.report;
         self.progress.send_if_modified(|shown| {
             let modified = shown != report;
@@ -398,36 +385,4 @@ impl Driver {
             adopt: self.adopt,
         }
     }
-}
-
-/// e.g. `switchover_completed`.
-fn news_of(kind: Kind, end: &str) -> String {
-    format!("{}_{end}", kind.name())
-}
-
-fn new_record(operation: &Operation) -> Record {
-    let plan = &operation.plan;
-    // The record is compared with what is on disk, where there are milliseconds.
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let millis = u64::try_from(now.as_millis()).unwrap_or_default();
-    Record {
-        cluster: operation.config.name.clone(),
-        epoch: plan.epoch,
-        node: plan.to.clone(),
-        since: SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(millis),
-        reason: plan.kind.name().to_owned(),
-        previous: Some(plan.from.clone()),
-    }
-}
-
-fn summary(report: &Report) -> String {
-    let from = report.from.as_ref().map_or("", |n| n.as_str());
-    let loss = report.estimated_loss_bytes;
-    let loss = loss.map_or_else(String::new, |n| format!(", estimated loss {n} bytes"));
-    format!(
-        "lead moved from \"{from}\" to \"{}\", epoch {}, {} held, {} stopped{loss}",
-        report.to, report.epoch, report.held, report.stopped
-    )
 }

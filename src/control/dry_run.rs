@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::driver::{Operation, first_report};
+use super::driver::Operation;
 use super::hands;
+use super::report::first_report;
 use super::{Outcome, Refusal, Report, requests};
 
 /// All checks, and who would be in the way just now.

@@ -91,6 +91,11 @@ pub(super) async fn poll(
     let seen = position(row, consumer.kind, captured);
     // A row that is absent or a position that is NULL means "not yet".
     if seen.is_none_or(|lsn| lsn < captured.lsn) {
+        // A standby's own word is as good, and not late when there is a backlog of feedback.
+        let physical = consumer.kind == LinkKind::Physical;
+        if physical && replayed(target, captured).await? {
+            return Ok(Ok(()));
+        }
         let seen = seen.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string());
         let goal = captured.lsn;
         return Ok(Err(format!("the target has applied {seen} of {goal}")));
@@ -99,6 +104,12 @@ pub(super) async fn poll(
         (Some(marker), Some(count)) => marker_visible(target, marker, count).await,
         _ => Ok(Ok(())),
     }
+}
+
+async fn replayed(standby: &NodeLink, captured: &Captured) -> Result<bool, LinkError> {
+    let goal = captured.lsn.to_string();
+    let sql = "SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
+    standby.yes(sql, &[&goal]).await
 }
 
 /// Without the marker row the flush position is waited for: it proves durability as well, and

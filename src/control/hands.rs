@@ -127,16 +127,17 @@ fn in_the_way(status: &DrainStatus) -> Option<String> {
         let dialing = status.dialing;
         return (dialing > 0).then(|| format!("{dialing} logins to the node in progress"));
     };
+    let who = match status.blockers.len() {
+        1 => "1 session is not at a safe point".to_owned(),
+        many => format!("{many} sessions are not at a safe point; the first"),
+    };
     Some(format!(
-        "{} sessions are not at a safe point, e.g. client {} (user \"{}\", application \"{}\", \
-         backend {}, {} for {:?})",
-        status.blockers.len(),
+        "{who}: client {} ({}@{}), {} for {:.1} s",
         first.client_id,
         first.user,
-        first.application_name,
-        first.backend_pid,
+        first.addr,
         first.state,
-        first.age
+        first.age.as_secs_f32()
     ))
 }
 

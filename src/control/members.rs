@@ -14,6 +14,9 @@ use crate::cluster::{ClusterView, LinkView, NodeView, Observed, OperationView, R
 use crate::config::{Candidate, ClusterConfig, NodeConfig, NodeName};
 use crate::lsn::Lsn;
 
+/// State of a link that our role may not see (it lacks `pg_monitor`).
+const HIDDEN: &str = "hidden";
+
 /// One node.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -126,6 +129,9 @@ impl Members {
             return Follows::Unknown;
         }
         let links = links_between(lead, member);
+        if links.iter().any(|l| l.state == HIDDEN) {
+            return Follows::Unknown;
+        }
         match links.iter().find(|l| l.state == "streaming") {
             Some(link) => Follows::Behind(link.lag_bytes.unwrap_or(0)),
             None => Follows::No,
@@ -263,7 +269,7 @@ fn link_view(
     let state = match &sender.state {
         Some(state) => state.clone(),
         None if !consumer.enabled => "disabled".to_owned(),
-        None if sender.active => "hidden".to_owned(),
+        None if sender.active => HIDDEN.to_owned(),
         None => "disconnected".to_owned(),
     };
     LinkView {

@@ -19,6 +19,7 @@ mod preflight;
 mod quiesce;
 mod record;
 mod replication;
+mod report;
 mod requests;
 pub mod switchover;
 mod verdict;

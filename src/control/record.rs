@@ -42,7 +42,7 @@ pub(super) fn print_record(record: &Record) -> String {
     ];
     let mut body = format!("{RECORD_HEAD}\n");
     for (key, value) in lines {
-        body.push_str(&format!("{key} {value}\n"));
+        body.extend([key, " ", &value, "\n"]);
     }
     seal(body)
 }
@@ -86,11 +86,8 @@ pub(super) fn parse_record(text: &str) -> Result<Record, &'static str> {
 pub(super) fn print_wanted(all: &BTreeMap<NodeName, Wanted>) -> String {
     let mut body = format!("{WANTED_HEAD}\n");
     for (node, wanted) in all {
-        body.push_str(&format!(
-            "{} {}\n",
-            wanted_word(*wanted),
-            escape(node.as_str())
-        ));
+        let node = escape(node.as_str());
+        body.extend([wanted_word(*wanted), " ", &node, "\n"]);
     }
     seal(body)
 }
@@ -127,7 +124,7 @@ pub(super) const fn wanted_word(wanted: Wanted) -> &'static str {
 
 fn seal(mut body: String) -> String {
     let sum = checksum(&body);
-    body.push_str(&format!("sha256 {sum}\n"));
+    body.extend(["sha256 ", &sum, "\n"]);
     body
 }
 
@@ -143,7 +140,10 @@ fn unseal(text: &str) -> Result<&str, &'static str> {
 
 fn checksum(body: &str) -> String {
     let digest = Sha256::digest(body.as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let nibbles = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    nibbles
+        .filter_map(|nibble| char::from_digit(u32::from(nibble), 16))
+        .collect()
 }
 
 /// Keeps a value on its line.

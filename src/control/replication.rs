@@ -144,22 +144,19 @@ pub(super) async fn sender_rows(
     origin: &NodeLink,
     consumer: &Consumer,
 ) -> Result<Vec<SenderRow>, LinkError> {
-    let rows = match &consumer.slot {
-        Some(slot) => {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM pg_replication_slots s \
-                 JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1"
-            );
-            origin.rows(&sql, &[slot]).await?
-        }
+    let rows = if let Some(slot) = &consumer.slot {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM pg_replication_slots s \
+             JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1"
+        );
+        origin.rows(&sql, &[slot]).await?
+    } else {
         // Without a slot only a lone physical walsender can be told apart.
-        None => {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM pg_stat_replication r WHERE NOT EXISTS \
-                 (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid)"
-            );
-            origin.rows(&sql, &[]).await?
-        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM pg_stat_replication r WHERE NOT EXISTS \
+             (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid)"
+        );
+        origin.rows(&sql, &[]).await?
     };
     rows.iter().map(sender_row).collect()
 }

@@ -84,16 +84,15 @@ pub(super) fn follower(health: &Health, follows: Follows, lag_max: u64) -> (Obse
         return plain;
     }
     match follows {
-        Follows::Unknown => plain,
-        Follows::No => (
-            Observed::Recovering,
-            "does not replicate from the lead".to_owned(),
-        ),
+        Follows::No => {
+            let why = "does not replicate from the lead".to_owned();
+            (Observed::Recovering, why)
+        }
         Follows::Behind(bytes) if bytes > lag_max => {
             let why = format!("{bytes} bytes behind the lead");
             (Observed::Recovering, why)
         }
-        Follows::Behind(_) => plain,
+        Follows::Unknown | Follows::Behind(_) => plain,
     }
 }
 

@@ -9,11 +9,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::cluster::{Epoch, Fact};
 use crate::config::NodeConfig;
 
 use super::database::Database;
 use super::gate::{Admission, ClusterGate, Dialing, lock};
+use super::info::StartupParams;
 use super::lease::{Lease, Leased};
 use super::queue::{OpenPermit, Place, Queued};
 use super::request::{CheckoutError, PoolKey, Request};
@@ -39,6 +42,9 @@ pub(super) struct State {
     pub(super) dialing: usize,
     pub(super) queue: VecDeque<Place>,
     pub(super) next_place: u64,
+    /// What the last server of this pool told and was told at its login, for the next to share.
+    last_parameters: Bytes,
+    last_params: StartupParams,
     /// Its database left the configuration: nobody is let in any more.
     pub(super) removed: bool,
     /// After a failed dial nobody tries again before this.
@@ -275,8 +281,17 @@ impl Pool {
             dbname: self.database.dbname(),
             user: self.key.user.to_string(),
             secret: request.secret.clone(),
-            params: request.params.clone(),
+            params: self.shared_params(&request.params),
         }
+    }
+
+    /// Clients of a pool mostly ask for the same: then they share one copy.
+    fn shared_params(&self, wanted: &StartupParams) -> StartupParams {
+        let mut state = self.lock();
+        if state.last_params != *wanted {
+            state.last_params = wanted.clone();
+        }
+        state.last_params.clone()
     }
 
     /// Returns when the gate is no longer open under `epoch`.
@@ -295,12 +310,17 @@ impl Pool {
     /// The last look at the gate, under the pool's lock, is what makes a hold tight.
     fn lease_opened(
         self: &Arc<Self>,
-        server: Server,
+        mut server: Server,
         request: &Request,
         permit: OpenPermit,
     ) -> Option<Lease> {
         let mut state = self.lock();
         state.retry_at = None;
+        if state.last_parameters == server.parameters {
+            server.parameters = state.last_parameters.clone();
+        } else {
+            state.last_parameters = server.parameters.clone();
+        }
         let fits = match self.gate.admit(self.database.operator()) {
             Admission::Open { lead, .. } => lead.name == server.info.node.name,
             Admission::Hold | Admission::Refuse(_) => false,

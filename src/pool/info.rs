@@ -58,8 +58,8 @@ pub struct ServerInfo {
     pub generation: u64,
     /// Backend's process id, as `pg_stat_activity` has it.
     pub pid: i32,
-    /// What a cancel request to the backend needs; PostgreSQL always gives it.
-    pub key: Option<BackendKey>,
+    /// What a cancel request to the backend needs.
+    pub key: BackendKey,
     /// Both ends of the socket.
     pub ends: Ends,
     /// What it was started with.

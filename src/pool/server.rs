@@ -38,8 +38,9 @@ pub struct Server {
     home: runtime::Id,
     /// What everybody may know.
     pub info: Arc<ServerInfo>,
-    /// `ParameterStatus` as the server last told them.
-    pub parameters: Vec<(Bytes, Bytes)>,
+    /// The `ParameterStatus` messages of the login, ready to be sent to a client. They hold after
+    /// each reset as well: a reset goes back to what the login set. Servers of a pool share them.
+    pub parameters: Bytes,
     /// Bodies of the login's notices, as they came: for the first client.
     pub notices: Vec<Bytes>,
 }
@@ -105,6 +106,13 @@ pub enum DialError {
         /// Why.
         source: LoginError,
     },
+    /// It let us in without a cancel key, as PostgreSQL never does. Without the backend's process
+    /// id nobody can tell whether it is idle, so such a server is not used.
+    #[error("node \"{node}\" gave no cancel key at login")]
+    NoKey {
+        /// Its name.
+        node: String,
+    },
     /// `server_connect_timeout`.
     #[error("node \"{node}\" did not answer a login within {} s", limit.as_secs_f32())]
     TimedOut {
@@ -116,11 +124,12 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Will the same login be refused again, whoever tries? A node that is starting up or going
-    /// down (57P03) is worth waiting for, as is one that cannot be reached.
+    /// Will the same login be refused again, whoever tries? A node that cannot be reached, or that
+    /// is starting, stopping or full, is worth waiting for.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::TimedOut { .. } => false,
+            Self::NoKey { .. } => true,
             Self::Login { source, .. } => source.is_final(),
         }
     }
@@ -160,13 +169,14 @@ impl Server {
                 node: node(),
                 source,
             })?;
+        let key = hello.key.ok_or_else(|| DialError::NoKey { node: node() })?;
         let info = ServerInfo {
             id,
             ends: stream.ends(),
             node: dial.node,
             generation: dial.generation,
-            pid: hello.key.as_ref().map_or(0, |key| key.pid.cast_signed()),
-            key: hello.key,
+            pid: key.pid.cast_signed(),
+            key,
             params: dial.params,
             opened: Instant::now(),
             opened_at: SystemTime::now(),
@@ -177,7 +187,7 @@ impl Server {
             stream,
             home: runtime::Handle::current().id(),
             info: Arc::new(info),
-            parameters: hello.params,
+            parameters: encode_parameters(&hello.params),
             notices: hello.notices,
         })
     }
@@ -269,14 +279,17 @@ impl Server {
         }
     }
 
-    /// The server told a parameter's new value. Copied: the original would keep the whole buffer
-    /// that it came in.
+    /// The server told a parameter's value. After a reset that is what it was, unless the server's
+    /// configuration has changed.
     fn set_parameter(&mut self, name: &[u8], value: &[u8]) {
+        let mut parameters = decode_parameters(&self.parameters);
         let value = Bytes::copy_from_slice(value);
-        match self.parameters.iter_mut().find(|(known, _)| known == name) {
+        match parameters.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) if *old == value => return,
             Some((_, old)) => *old = value,
-            None => self.parameters.push((Bytes::copy_from_slice(name), value)),
+            None => parameters.push((Bytes::copy_from_slice(name), value)),
         }
+        self.parameters = encode_parameters(&parameters);
     }
 
     /// Ends a connection that stands at a safe point: Terminate, then close.
@@ -304,6 +317,24 @@ impl Server {
         };
         matches!(timeout(BURY_TIMEOUT, wait).await, Ok(Ok(())))
     }
+}
+
+fn encode_parameters(parameters: &[(Bytes, Bytes)]) -> Bytes {
+    let mut out = BytesMut::new();
+    for (name, value) in parameters {
+        message::parameter_status(name, value, &mut out);
+    }
+    out.freeze()
+}
+
+/// What the messages say, as far as they are whole.
+fn decode_parameters(encoded: &Bytes) -> Vec<(Bytes, Bytes)> {
+    let mut buffer = BytesMut::from(&encoded[..]);
+    let mut parameters = Vec::new();
+    while let Ok(Some(message)) = RawMessage::take(&mut buffer, RESET_MESSAGE_MAX) {
+        parameters.extend(message::parse_parameter_status(&message.body));
+    }
+    parameters
 }
 
 /// Why a server is not fit for another client.

@@ -335,19 +335,6 @@ impl Relay<'_> {
     }
 }
 
-impl RelayEnd {
-    /// The relay never began: the server has not been sent anything.
-    pub fn before_start(cause: Cause) -> Self {
-        Self {
-            cause,
-            server: Leftover::Safe,
-            client_at_boundary: false,
-            told: false,
-            in_flight: InFlight::Nothing,
-        }
-    }
-}
-
 impl View {
     fn see_client(&mut self, frame: &Frame<'_>, meter: &Meter) -> ControlFlow<()> {
         if frame.tag == tag::client::TERMINATE {

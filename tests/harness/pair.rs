@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
+use super::client::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, MONITOR};
 use super::eventually;
-use super::node::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, MONITOR, Node, NodeSpec, Release};
+use super::node::{Node, NodeSpec, Release};
 use super::workspace::Workspace;
 
 /// How a pair replicates.

@@ -5,5 +5,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod front;
 mod oracle;
+mod pooling;
 mod servers;
+mod switchover;
+mod transparency;

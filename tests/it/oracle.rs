@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::harness::bounce::Bounce;
+use crate::harness::client::{APP, DATABASE};
 use crate::harness::ledger::{
     Acknowledged, KEYS, Nature, Verdict, Work, Workload, WorkloadSpec, check, schema,
 };
-use crate::harness::node::{APP, DATABASE, Node};
+use crate::harness::node::Node;
 use crate::harness::pair::{Kind, Pair, PairSpec};
 
 /// Writes without a client: what is acknowledged is what the test says.

@@ -1,10 +1,9 @@
 //! The harness itself: servers come up, replicate both ways, fall, and come back.
 
 use crate::harness::bounce::{Bounce, Weather};
+use crate::harness::client::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login};
 use crate::harness::eventually;
-use crate::harness::node::{
-    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, Node, NodeSpec, Release,
-};
+use crate::harness::node::{Node, NodeSpec, Release};
 use crate::harness::pair::{Kind, Pair, PairSpec};
 use crate::harness::raw::{self, RawConn};
 use crate::harness::workspace::Workspace;

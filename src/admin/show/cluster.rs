@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::Console;
 use super::super::civil::utc;
 use super::super::operation::summary;
-use super::{Col, int4, int8, maybe, millis, text};
+use super::{Col, int4, int8, maybe, millis, signed, text};
 use crate::cluster::{ClusterView, LinkView, NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, NodeName};
 use crate::control::{Event, Outcome, Report};
@@ -100,9 +100,7 @@ pub(super) const NODES: &[Col<Node>] = &[
             .map_or_else(String::new, |link| link.state.clone())
     }),
     int8("probe_us", |n| n.view.probe_us),
-    int4("priority", |n| {
-        u64::from(n.view.priority.max(0).unsigned_abs())
-    }),
+    signed("priority", |n| n.view.priority),
     text("candidate", |n| {
         match n.view.candidate {
             Candidate::Auto => "auto",

@@ -5,34 +5,37 @@ use std::time::Duration;
 use super::{
     Action, Answer, End, Event, Findings, Kind, Now, Phase, Plan, Promotion, Task, Ticket,
 };
-use crate::config::OnDrainTimeout;
 
 /// One operation from its start to its report.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the past; the state is `task`"
+)]
 pub struct Machine {
-    plan: Plan,
-    task: Task,
+    pub(super) plan: Plan,
+    pub(super) task: Task,
     /// The phase's beginning.
-    since: Now,
+    pub(super) since: Now,
     /// The phase must be over by then.
-    deadline: Now,
+    pub(super) deadline: Now,
     /// The try that is out.
-    out: Option<Ticket>,
+    pub(super) out: Option<Ticket>,
     /// When to ask again, if no try is out.
     again: Now,
     nudge_at: Option<Now>,
     last_ticket: u64,
     findings: Findings,
     /// Blockers were cancelled or terminated already.
-    forced: bool,
+    pub(super) forced: bool,
     held: bool,
     prewarmed: bool,
     /// `pg_promote` may have been sent, or the record may have been written.
-    committed: bool,
+    pub(super) committed: bool,
     /// `pg_promote` was sent, or a try to write the record ended without a certain answer.
-    uncertain: bool,
+    pub(super) uncertain: bool,
     /// The last reason to wait.
-    waiting_for: String,
+    pub(super) waiting_for: String,
     phases: Vec<(Phase, Duration)>,
     end: Option<End>,
 }
@@ -233,7 +236,7 @@ impl Machine {
         self.abort(why, now, actions);
     }
 
-    fn advance(&mut self, now: Now) {
+    pub(super) fn advance(&mut self, now: Now) {
         let next = self.next();
         match self.task {
             Task::Hold => self.held = true,
@@ -275,7 +278,7 @@ impl Machine {
         }
     }
 
-    fn enter(&mut self, task: Task, now: Now) {
+    pub(super) fn enter(&mut self, task: Task, now: Now) {
         if task.phase() != self.task.phase() {
             self.close_phase(now);
             self.since = now;
@@ -331,86 +334,7 @@ impl Machine {
         }
     }
 
-    fn expired(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let failover = self.plan.kind == Kind::Failover;
-        match self.task {
-            Task::Prewarm => {
-                self.out = None;
-                self.advance(now);
-            }
-            Task::Drain | Task::Stop => self.drain_expired(now, actions),
-            Task::Backends if failover => {
-                actions.push(Action::Warn(format!(
-                    "backends on \"{}\" were still running: {}",
-                    self.plan.from, self.waiting_for
-                )));
-                self.out = None;
-                self.advance(now);
-            }
-            Task::Open | Task::Hold => self.deadline = now + self.plan.limits.retry,
-            _ if self.committed => self.overdue(now, actions),
-            _ => {
-                let why = self.timeout_text("");
-                self.abort(why, now, actions);
-            }
-        }
-    }
-
-    /// Only forward: say that it takes long, and go on.
-    fn overdue(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let waited = now.saturating_sub(self.since);
-        actions.push(Action::Warn(self.timeout_text(", clients stay held")));
-        // Twice as long each time, so that a night of it does not fill the log.
-        self.deadline = now + waited.max(self.plan.limits.retry);
-        match self.task {
-            Task::Promote => {
-                self.out = None;
-                self.uncertain = true;
-                self.enter(Task::Promotion, now);
-            }
-            // A target that crashed forgets that it was told to promote.
-            Task::Promotion => {
-                self.out = None;
-                self.enter(Task::Promote, now);
-            }
-            _ => {}
-        }
-    }
-
-    fn drain_expired(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let force = match self.plan.on_drain_timeout {
-            _ if self.forced || self.plan.kind == Kind::Failover => false,
-            OnDrainTimeout::Abort => false,
-            // A backend notices a closed socket only when it writes; the cancel ends its statement.
-            OnDrainTimeout::Cancel => {
-                actions.push(Action::CancelBlockers);
-                true
-            }
-            OnDrainTimeout::Terminate => {
-                actions.push(Action::CancelBlockers);
-                actions.push(Action::StopBlockers);
-                true
-            }
-        };
-        if force {
-            self.forced = true;
-            self.deadline = now + self.plan.limits.force;
-            return;
-        }
-        let why = self.timeout_text("");
-        self.abort(why, now, actions);
-    }
-
-    fn timeout_text(&self, tail: &str) -> String {
-        let phase = self.task.phase().name();
-        if self.waiting_for.is_empty() {
-            format!("{phase} timed out{tail}")
-        } else {
-            format!("{phase} timed out: {}{tail}", self.waiting_for)
-        }
-    }
-
-    fn abort(&mut self, why: String, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn abort(&mut self, why: String, now: Now, actions: &mut Vec<Action>) {
         if self.held || self.task == Task::Hold {
             actions.push(Action::Resume);
         }

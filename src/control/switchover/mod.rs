@@ -35,6 +35,7 @@
 //! decides, and both answers are right, because nobody was served in between.
 
 mod machine;
+mod timeouts;
 
 pub use machine::Machine;
 
@@ -168,6 +169,10 @@ pub struct Ticket(u64);
 
 /// What preflight found out about the way to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent findings, each of which adds or leaves out a task"
+)]
 pub struct Findings {
     /// The gate waits for `flush_lsn` and must be nudged (no marker table).
     pub nudge: bool,
@@ -301,7 +306,7 @@ impl Default for Limits {
             force: Duration::from_secs(2),
             quiesce: Duration::from_secs(5),
             catchup: Duration::from_secs(10),
-            promote: Duration::from_secs(60),
+            promote: Duration::from_mins(1),
             retry: Duration::from_millis(250),
             poll: Duration::from_millis(5),
             gate_poll: Duration::from_millis(1),
@@ -326,3 +331,6 @@ pub struct Plan {
     /// Longest times.
     pub limits: Limits,
 }
+
+#[cfg(test)]
+mod tests;
