@@ -235,7 +235,7 @@ impl Pools {
             for (params, count) in pool.params_elsewhere(node) {
                 for _ in 0..count {
                     if logins.len() >= PREWARM_PARALLEL {
-                        ready += count_ready(logins.join_next().await);
+                        ready += count_ready(logins.join_next().await.as_ref());
                     }
                     let warm = self.warm(&pool, &gate, &target, params.clone());
                     logins.spawn(warm);
@@ -243,7 +243,7 @@ impl Pools {
             }
         }
         while let Some(done) = logins.join_next().await {
-            ready += count_ready(Some(done));
+            ready += count_ready(Some(&done));
         }
         ready
     }
@@ -322,7 +322,7 @@ impl Pools {
     }
 }
 
-fn count_ready(done: Option<Result<bool, tokio::task::JoinError>>) -> usize {
+fn count_ready(done: Option<&Result<bool, tokio::task::JoinError>>) -> usize {
     usize::from(matches!(done, Some(Ok(true))))
 }
 

@@ -48,7 +48,7 @@ pub enum InFlight {
 /// A request that ends in ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
-    /// Query or FunctionCall: answered even if it starts COPY IN.
+    /// Query or `FunctionCall`: answered even if it starts COPY IN.
     Query,
     /// Sync: ignored by the server if it meets it in COPY IN.
     Sync,
