@@ -27,6 +27,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// After accept failed for want of descriptors, so long nobody is taken in.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// What sessions are left for their last words when the doors are closed.
+const SESSIONS_END: Duration = Duration::from_secs(3);
+
 /// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -227,8 +230,9 @@ pub enum Doors {
 }
 
 impl Worker {
-    /// Takes connections in until the doors are closed, then waits for its sessions to end.
+    /// Takes connections in until the doors are closed, then gives its sessions a moment to end.
     pub async fn run(self, sockets: WorkerSockets) -> io::Result<()> {
+        let mut doors = self.doors.clone();
         let worker = Arc::new(self);
         let (ended, mut last) = mpsc::channel(1);
         let entrance = Entrance {
@@ -250,7 +254,14 @@ impl Worker {
         let ticking = tokio::spawn(tick());
         while loops.join_next().await.is_some() {}
         // Every session holds a sender; nobody sends. When all are gone, all sessions are over.
-        last.recv().await;
+        tokio::select! {
+            _ = last.recv() => {}
+            // A backend that is waited for, or a client that does not listen, ends with us.
+            () = async {
+                doors_at_least(&mut doors, Doors::Closed).await;
+                tokio::time::sleep(SESSIONS_END).await;
+            } => {}
+        }
         ticking.abort();
         Ok(())
     }

@@ -75,7 +75,7 @@ async fn leaving(stream: &mut Stream, received: &mut BytesMut) {
             Ok(_) => {}
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Returns when an order to stop comes. Parking is for those who have a server.
