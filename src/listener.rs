@@ -401,14 +401,12 @@ impl Worker {
             key: client.key.clone(),
             cancelled: client.cancellations(),
         };
-        let stop = session::stopped(&client.order);
-        tokio::select! {
-            result = admin::serve(stream, received, &self.console, who) => {
-                if let Err(error) = result {
-                    tracing::info!(client = client.id, %error, "console closed");
-                }
-            }
-            reason = stop => tracing::info!(client = client.id, ?reason, "console closed"),
+        let stop = session::dismissed(&client);
+        let served = admin::serve(&mut stream, received, &self.console, who, stop).await;
+        if let Err(error) = served {
+            tracing::info!(client = client.id, %error, "console closed");
         }
+        drop(client);
+        session::linger(stream, &[]).await;
     }
 }

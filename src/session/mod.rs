@@ -10,8 +10,9 @@ mod startup;
 mod wait;
 
 pub use clients::{Client, ClientSnapshot, Clients, Link, Registered, Stage};
+pub use end::linger;
 pub use startup::{ConsoleRights, Login, Target, greet};
-pub use wait::stopped;
+pub use wait::dismissed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::relay::{Cause, Leftover, RelayEnd, Scratch, StopReason, relay};
 use crate::wire::message::{self, Authentication, RawMessage, TxStatus};
 use crate::wire::{ErrorResponse, SqlState, tag};
 
-use end::{last_words, linger};
+use end::last_words;
 use wait::wait_for_server;
 
 /// What sessions of one worker thread share.

@@ -78,8 +78,15 @@ async fn leaving(stream: &mut Stream, received: &mut BytesMut) {
     std::future::pending::<()>().await;
 }
 
+/// What a console is told when an order to stop comes.
+pub async fn dismissed(client: &Client) -> ErrorResponse {
+    let reason = stopped(&client.order).await;
+    tracing::info!(client = client.id, ?reason, "console closed");
+    stop_words(reason)
+}
+
 /// Returns when an order to stop comes. Parking is for those who have a server.
-pub async fn stopped(order: &OrderCell) -> StopReason {
+async fn stopped(order: &OrderCell) -> StopReason {
     std::future::poll_fn(|cx| {
         order.register(cx.waker());
         match order.get() {

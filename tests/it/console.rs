@@ -614,6 +614,14 @@ async fn kill_and_disable_say_why() {
     console(&proxy, ADMIN, &format!("KILL_CLIENT {id}"))
         .await
         .refused(&["22023", "client not found"]);
+    let (_console, driver) = connect_named(proxy.port(), ADMIN, CONSOLE, "watching")
+        .await
+        .unwrap();
+    let id = client_named(&proxy, "watching").await["id"].clone();
+    console(&proxy, ADMIN, &format!("KILL_CLIENT {id}"))
+        .await
+        .ok();
+    assert_eq!(last_words(driver).await, told("admin forced disconnect"));
     console(&proxy, ADMIN, "KILL_CLIENT x")
         .await
         .refused(&["22P02", "SHOW CLIENTS has it"]);
@@ -783,7 +791,12 @@ async fn who_may_do_what() {
 async fn shutdown_has_three_manners() {
     let mut proxy = plain_front().await;
     let (_session, driver) = connect(proxy.port(), APP, DATABASE).await.unwrap();
-    console(&proxy, ADMIN, "SHUTDOWN").await;
+    let (_watching, other) = connect(proxy.port(), ADMIN, CONSOLE).await.unwrap();
+    assert_eq!(
+        console(&proxy, ADMIN, "SHUTDOWN").await.out.trim(),
+        "SHUTDOWN"
+    );
+    assert_eq!(last_words(other).await, told("server shutting down"));
     assert_eq!(last_words(driver).await, told("server shutting down"));
     assert!(proxy.ended().await.success());
 
