@@ -19,6 +19,14 @@ pub use writers::{Workload, WorkloadSpec};
 /// How many counters there are. Fewer than writers, so that writers meet on each.
 pub const KEYS: i32 = 12;
 
+/// Makes the commit of a row with a negative key take two seconds.
+pub const SLOW_COMMIT: &str = "\
+CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql AS \
+    'BEGIN PERFORM pg_sleep(2); RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON ledger DEFERRABLE INITIALLY DEFERRED \
+    FOR EACH ROW WHEN (NEW.key < 0) EXECUTE FUNCTION slow_commit();
+";
+
 /// The tables, for [`super::pair::PairSpec::schema`].
 ///
 /// `token` is part of the key so that a statement which ran twice leaves two rows. `began` is the
