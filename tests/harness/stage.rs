@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
-use super::client::{APP, DATABASE, connect};
+use super::client::{APP, DATABASE, connect, simple};
 use super::eventually;
-use super::ledger::{Nature, Verdict, Work, Workload, WorkloadSpec, check, schema};
-use super::pair::{Kind, Pair, PairSpec};
+use super::ledger::{DELAY_LOCK, Nature, Verdict, Work, Workload, WorkloadSpec, check, schema};
+use super::pair::{Kind, Pair, PairSpec, Stall};
 use super::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, ProxySpec, named_rows};
 
 /// What shall be on stage.
@@ -62,6 +63,20 @@ pub struct Refused {
     pub sqlstate: String,
     /// Message and detail.
     pub text: String,
+}
+
+/// Commits that do not end.
+#[derive(Debug)]
+pub struct Delay {
+    lock: Client,
+}
+
+impl Delay {
+    /// They end.
+    pub async fn end(self) {
+        let sql = format!("SELECT pg_advisory_unlock({DELAY_LOCK})");
+        simple(&self.lock, &sql).await.expect("unlock");
+    }
 }
 
 /// A statement on the console that runs while the test goes on.
@@ -168,6 +183,48 @@ impl Stage {
         .await;
     }
 
+    /// A client that does not move.
+    pub async fn idle_in_transaction(&self) -> Client {
+        let client = self.proxy.connect_as(APP).await.expect("a client");
+        simple(&client, "BEGIN; SELECT 1").await.expect("BEGIN");
+        client
+    }
+
+    /// A switchover to n2 that finds apply stopped when it comes to its gate, and the latest writes
+    /// not applied. Preflight tries the gate, so apply may stop only after that, and the writes
+    /// wait until it has.
+    pub async fn meets_stalled_apply(&self, clauses: &str) -> (Command, Stall) {
+        let blocker = self.proxy.connect_as(APP).await.expect("a client");
+        let lock = "BEGIN; UPDATE counters SET n = n WHERE key = 0";
+        simple(&blocker, lock).await.expect("the first counter");
+        let waits = "SELECT count(*) > 0 FROM pg_stat_activity \
+                     WHERE wait_event_type = 'Lock' AND usename = 'app'";
+        let lead = self.proxy.lead().await.expect("a lead");
+        let lead = self.pair.node(&lead);
+        eventually("a writer waits for it", || lead.holds(waits)).await;
+        let moving = self.begin_switchover("n2", &format!("DRAIN TIMEOUT '1min' {clauses}"));
+        self.reaches("drain").await;
+        let stall = self.pair.stall_apply("n2").await;
+        simple(&blocker, "ROLLBACK").await.expect("ROLLBACK");
+        (moving, stall)
+    }
+
+    /// From now on commits on the lead that fall under [`super::ledger::slow_commit`] do not end.
+    pub async fn delay_commits(&self) -> Delay {
+        let lead = self.proxy.lead().await.expect("a lead");
+        let lock = self.pair.node(&lead).connect(DATABASE).await;
+        let sql = format!("SELECT pg_advisory_lock({DELAY_LOCK})");
+        simple(&lock, &sql).await.expect("lock");
+        Delay { lock }
+    }
+
+    /// The record of a decision cannot be written any more, whoever the instance runs as.
+    pub fn break_the_store(&self) -> PathBuf {
+        let in_the_way = self.proxy.directory().join("state/lead-main.tmp");
+        std::fs::create_dir(&in_the_way).expect("mkdir");
+        in_the_way
+    }
+
     /// Waits until the node may become lead: all that a preflight asks is true.
     pub async fn ready(&self, target: &str) {
         let command = format!("SWITCHOVER {CLUSTER} TO {target} DRY RUN");
@@ -182,7 +239,7 @@ impl Stage {
         let lead = self.proxy.lead().await.expect("a lead");
         let sql = format!(
             "SELECT count(*) > 0 FROM pg_stat_activity \
-             WHERE query = '{statement}' AND wait_event = 'PgSleep'"
+             WHERE query = '{statement}' AND wait_event IN ('PgSleep', 'advisory')"
         );
         let node = self.pair.node(&lead);
         eventually("the statement runs", || node.holds(&sql)).await;

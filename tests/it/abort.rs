@@ -1,8 +1,6 @@
 //! A switchover that is given up, in each phase where it can be: everybody goes on at the old lead
 //! and has noticed nothing, and whoever was in the way is treated as the operator said.
 
-use tokio_postgres::Client;
-
 use crate::harness::client::{APP, simple};
 use crate::harness::ledger::Nature;
 use crate::harness::pair::{Kind, Stall};
@@ -10,21 +8,8 @@ use crate::harness::proxy::CLUSTER;
 use crate::harness::stage::{Command, Stage};
 use crate::switchover::stage;
 
-/// A client that does not move.
-pub(crate) async fn idle_in_transaction(stage: &Stage) -> Client {
-    let client = stage.proxy.connect_as(APP).await.unwrap();
-    simple(&client, "BEGIN; SELECT 1").await.unwrap();
-    client
-}
-
-/// A switchover to n2 that gets no further than its gate. Preflight tries the gate, so apply may
-/// only stop after that.
-pub(crate) async fn stuck_at_the_gate(stage: &Stage, clauses: &str) -> (Command, Stall) {
-    let blocker = idle_in_transaction(stage).await;
-    let moving = stage.begin_switchover("n2", &format!("DRAIN TIMEOUT '1min' {clauses}"));
-    stage.reaches("drain").await;
-    let stall = stage.pair.stall_apply("n2").await;
-    simple(&blocker, "COMMIT").await.unwrap();
+async fn stuck_at_the_gate(stage: &Stage, clauses: &str) -> (Command, Stall) {
+    let (moving, stall) = stage.meets_stalled_apply(clauses).await;
     stage.reaches("catch_up").await;
     (moving, stall)
 }
@@ -37,7 +22,7 @@ async fn abort(stage: &Stage) {
 #[tokio::test]
 async fn a_client_idle_in_its_transaction_is_named_and_nobody_notices() {
     let stage = Stage::start(stage(Kind::Pglogical)).await;
-    let blocker = idle_in_transaction(&stage).await;
+    let blocker = stage.idle_in_transaction().await;
 
     stage.workload.begin("timed out", Nature::Planned);
     let refused = stage.switchover("n2", "DRAIN TIMEOUT '300ms'").await;
@@ -121,7 +106,7 @@ async fn whoever_is_in_the_way_is_treated_as_the_operator_said() {
     const SOON: &str = "DRAIN TIMEOUT '100ms' ON DRAIN TIMEOUT";
 
     stage.workload.begin("cancelled in vain", Nature::Planned);
-    let blocker = idle_in_transaction(&stage).await;
+    let blocker = stage.idle_in_transaction().await;
     let clauses = format!("{SOON} cancel");
     let refused = stage.switchover("n2", &clauses).await.unwrap_err();
     assert_eq!(refused.sqlstate, "55006", "{refused:?}");
@@ -148,10 +133,24 @@ async fn whoever_is_in_the_way_is_treated_as_the_operator_said() {
     stage.workload.all_served().await;
 
     stage.workload.begin("terminated", Nature::Planned);
-    let blocker = idle_in_transaction(&stage).await;
+    let blocker = stage.idle_in_transaction().await;
     let clauses = format!("{SOON} terminate");
     stage.switchover("n1", &clauses).await.unwrap();
     assert!(simple(&blocker, "COMMIT").await.is_err());
     stage.workload.all_served().await;
     stage.proves(2).await;
+}
+
+#[tokio::test]
+async fn a_decision_that_cannot_be_recorded_is_not_made() {
+    let stage = Stage::start(stage(Kind::Pglogical)).await;
+    let in_the_way = stage.break_the_store();
+    stage.workload.begin("not recorded", Nature::Planned);
+    let refused = stage.switchover("n2", "").await.unwrap_err();
+    assert!(refused.text.contains("not recorded"), "{refused:?}");
+    stage.workload.all_served().await;
+    assert_eq!(stage.workload.reconnects(), 0, "an abort leaves no trace");
+    std::fs::remove_dir(in_the_way).unwrap();
+    stage.moves_to("n2").await;
+    stage.proves(1).await;
 }

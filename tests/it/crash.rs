@@ -3,14 +3,13 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::abort::{idle_in_transaction, stuck_at_the_gate};
 use crate::harness::client::{APP, DATABASE};
 use crate::harness::eventually;
-use crate::harness::ledger::{Nature, SLOW_COMMIT};
+use crate::harness::ledger::{Nature, slow_commit, slow_write};
 use crate::harness::node::{Release, bin};
 use crate::harness::pair::Kind;
 use crate::harness::raw::{RawConn, query};
-use crate::harness::stage::{Stage, StageSpec};
+use crate::harness::stage::{Delay, Stage, StageSpec};
 use crate::harness::workspace::signal;
 use crate::switchover::stage;
 
@@ -26,7 +25,7 @@ async fn whenever_pgsluice_dies_the_recorded_lead_rules() {
     let mut stage = Stage::start(stage(Kind::Pglogical)).await;
 
     stage.workload.begin("while draining", Nature::Unplanned);
-    let blocker = idle_in_transaction(&stage).await;
+    let blocker = stage.idle_in_transaction().await;
     let moving = stage.begin_switchover("n2", "DRAIN TIMEOUT '1min'");
     stage.reaches("drain").await;
     assert_eq!(reborn(&mut stage).await, "n1");
@@ -34,7 +33,8 @@ async fn whenever_pgsluice_dies_the_recorded_lead_rules() {
     drop(blocker);
 
     stage.workload.begin("at the gate", Nature::Unplanned);
-    let (moving, stall) = stuck_at_the_gate(&stage, "CATCHUP TIMEOUT '1min'").await;
+    let (moving, stall) = stage.meets_stalled_apply("CATCHUP TIMEOUT '1min'").await;
+    stage.reaches("catch_up").await;
     assert_eq!(reborn(&mut stage).await, "n1");
     moving.end().await.unwrap_err();
     stall.end().await;
@@ -64,11 +64,12 @@ async fn whenever_pgsluice_dies_the_recorded_lead_rules() {
 #[tokio::test]
 async fn a_commit_whose_client_was_killed_is_waited_for() {
     let spec = StageSpec {
-        schema: SLOW_COMMIT.to_owned(),
+        schema: slow_commit(),
         ..stage(Kind::Pglogical)
     };
     let mut stage = Stage::start(spec).await;
 
+    let delay = stage.delay_commits().await;
     let mut client = Command::new(bin(Release::Pg15, "psql"))
         .args(["-h", "127.0.0.1", "-U", APP.user, "-d", DATABASE])
         .args(["-p", &stage.proxy.port().to_string()])
@@ -81,26 +82,22 @@ async fn a_commit_whose_client_was_killed_is_waited_for() {
     stage.runs(&slow_write(-1)).await;
     signal(&[client.id()], "KILL");
     client.wait().unwrap();
-    stage.moves_to("n2").await;
+    moves_after(&stage, "n2", "drain", delay).await;
 
     // A connection that is reset instead of closed: nobody is there any more to read the answer.
-    let (mut client, _) = RawConn::login(stage.proxy.port(), APP, DATABASE).await;
-    client.send(&query(&slow_write(-2))).await;
-    stage.in_doubt.push(-2);
-    stage.runs(&slow_write(-2)).await;
-    client.reset();
-    stage.moves_to("n1").await;
+    let delay = stage.delay_commits().await;
+    slow_client(&mut stage, -2).await.reset();
+    moves_after(&stage, "n1", "quiesce", delay).await;
 
     // Nor is anybody there who knew of it when pgsluice itself is killed.
-    let (mut client, _) = RawConn::login(stage.proxy.port(), APP, DATABASE).await;
-    client.send(&query(&slow_write(-3))).await;
-    stage.in_doubt.push(-3);
-    stage.runs(&slow_write(-3)).await;
+    let delay = stage.delay_commits().await;
+    let client = slow_client(&mut stage, -3).await;
     stage.workload.begin("pgsluice killed", Nature::Unplanned);
     stage.proxy.restart().await;
-    stage.ready("n2").await;
-    stage.switchover("n2", "").await.unwrap();
+    drop(client);
     stage.workload.all_served().await;
+    stage.ready("n2").await;
+    moves_after(&stage, "n2", "quiesce", delay).await;
 
     let committed = "SELECT count(*) = 3 FROM ledger WHERE id < 0";
     for node in stage.pair.nodes() {
@@ -109,6 +106,21 @@ async fn a_commit_whose_client_was_killed_is_waited_for() {
     stage.proves(3).await;
 }
 
-fn slow_write(id: i64) -> String {
-    format!("INSERT INTO ledger (id, writer, key, value) VALUES ({id}, 99, {id}, 1)")
+/// A client in the middle of its commit.
+async fn slow_client(stage: &mut Stage, id: i64) -> RawConn {
+    let (mut client, _) = RawConn::login(stage.proxy.port(), APP, DATABASE).await;
+    client.send(&query(&slow_write(id))).await;
+    stage.in_doubt.push(id);
+    stage.runs(&slow_write(id)).await;
+    client
+}
+
+/// The lead moves, but not before the commit is done that holds it up in that phase.
+async fn moves_after(stage: &Stage, target: &str, phase: &str, delay: Delay) {
+    stage.workload.begin(target, Nature::Planned);
+    let moving = stage.begin_switchover(target, "");
+    stage.reaches(phase).await;
+    delay.end().await;
+    moving.end().await.unwrap();
+    stage.workload.all_served().await;
 }

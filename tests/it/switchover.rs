@@ -122,3 +122,12 @@ async fn after_a_kill_of_the_lead_an_operator_moves_it_and_clients_go_on() {
     let killed = work.during(Nature::Unplanned).next().unwrap();
     assert!(killed.acknowledged >= 8, "{killed:?}");
 }
+
+#[cfg(not(feature = "planted-bugs"))]
+#[test]
+fn the_program_has_no_bugs_planted_in_it() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_pgsluice")).unwrap();
+    let holds = |word: &[u8]| program.windows(word.len()).any(|bytes| bytes == word);
+    assert!(holds(b"SWITCHOVER"), "texts can be found in it");
+    assert!(!holds(b"PLANTED"), "built with the feature planted-bugs");
+}
