@@ -1,6 +1,8 @@
 //! A switchover that is given up, in each phase where it can be: everybody goes on at the old lead
 //! and has noticed nothing, and whoever was in the way is treated as the operator said.
 
+use tokio_postgres::error::SqlState;
+
 use crate::harness::client::{APP, simple};
 use crate::harness::ledger::Nature;
 use crate::harness::pair::{Kind, Stall};
@@ -100,10 +102,11 @@ async fn a_node_that_is_killed_while_the_gate_is_closed_ends_the_switchover() {
     stage.proves(0).await;
 }
 
+const SOON: &str = "DRAIN TIMEOUT '100ms' ON DRAIN TIMEOUT";
+
 #[tokio::test]
 async fn whoever_is_in_the_way_is_treated_as_the_operator_said() {
     let stage = Stage::start(stage(Kind::Native)).await;
-    const SOON: &str = "DRAIN TIMEOUT '100ms' ON DRAIN TIMEOUT";
 
     stage.workload.begin("cancelled in vain", Nature::Planned);
     let blocker = stage.idle_in_transaction().await;
@@ -122,10 +125,7 @@ async fn whoever_is_in_the_way_is_treated_as_the_operator_said() {
     };
     let (slept, moved) = tokio::join!(sleeping, moving);
     moved.unwrap();
-    assert_eq!(
-        slept.unwrap_err().code().map(|code| code.code()),
-        Some("57014")
-    );
+    assert_eq!(slept.unwrap_err().code().map(SqlState::code), Some("57014"));
     assert!(
         simple(&busy, "SELECT 1").await.is_err(),
         "told to reconnect"
