@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::auth::Verifier;
@@ -18,7 +19,7 @@ use crate::relay::{Meter, OrderCell};
 
 use super::database::Database;
 use super::gate::{Admission, ClusterGate, Departed, Dialing, lock};
-use super::server::{Dial, DialError, Server, ServerInfo, StartupParams};
+use super::server::{Dial, DialError, ResetError, Server, ServerInfo, StartupParams};
 use super::shared::Shared;
 use super::snapshot::StatsSnapshot;
 
@@ -84,6 +85,11 @@ pub(super) struct State {
     pub(super) dialing: usize,
     pub(super) queue: VecDeque<Place>,
     next_place: u64,
+    /// What the last server of this pool told and was told at its login, for the next to share.
+    last_parameters: Bytes,
+    last_params: StartupParams,
+    /// Its database left the configuration: nobody is let in any more.
+    pub(super) removed: bool,
     /// After a failed dial nobody tries again before this.
     retry_at: Option<Instant>,
     /// Of sessions that are over.
@@ -125,6 +131,11 @@ pub(super) struct Place {
 }
 
 impl State {
+    /// Is there nobody left who has, or waits for, or opens a server?
+    pub(super) fn is_deserted(&self) -> bool {
+        self.servers() == 0 && self.queue.is_empty()
+    }
+
     pub(super) fn servers(&self) -> usize {
         self.idle.len() + self.leased.len() + self.dialing
     }
@@ -238,6 +249,9 @@ impl Pool {
         if !state.is_front(number) {
             return Turn::Wait(None);
         }
+        if state.removed {
+            return Turn::Refused(Arc::from("the database was removed from the configuration"));
+        }
         let (lead, epoch) = match self.gate.admit(self.database.operator()) {
             Admission::Open { lead, epoch } => (lead, epoch),
             Admission::Hold => return Turn::Wait(None),
@@ -341,8 +355,17 @@ impl Pool {
             dbname: self.database.dbname(),
             user: self.key.user.to_string(),
             secret: request.secret.clone(),
-            params: request.params.clone(),
+            params: self.shared_params(&request.params),
         }
+    }
+
+    /// Clients of a pool mostly ask for the same: then they share one copy.
+    fn shared_params(&self, wanted: &StartupParams) -> StartupParams {
+        let mut state = self.lock();
+        if state.last_params != *wanted {
+            state.last_params = wanted.clone();
+        }
+        state.last_params.clone()
     }
 
     /// Returns when the gate is no longer open under `epoch`.
@@ -361,18 +384,23 @@ impl Pool {
     /// The last look at the gate, under the pool's lock, is what makes a hold tight.
     fn lease_opened(
         self: &Arc<Self>,
-        server: Server,
+        mut server: Server,
         request: &Request,
         permit: OpenPermit,
     ) -> Option<Lease> {
         let mut state = self.lock();
         state.retry_at = None;
+        if state.last_parameters == server.parameters {
+            server.parameters = state.last_parameters.clone();
+        } else {
+            state.last_parameters = server.parameters.clone();
+        }
         let fits = match self.gate.admit(self.database.operator()) {
             Admission::Open { lead, .. } => lead.name == server.info.node.name,
             Admission::Hold | Admission::Refuse(_) => false,
         };
         let current = server.info.generation == self.database.generation();
-        let lease = if fits && current {
+        let lease = if fits && current && !state.removed {
             Some(self.lease(&mut state, server, request))
         } else {
             close_all(vec![server]);
@@ -597,7 +625,11 @@ impl Lease {
             Err(error) => {
                 let node = &booking.info.node.name;
                 tracing::warn!(%node, pid = booking.info.pid, %error, "closing server");
-                booking.close(server).await;
+                match error {
+                    ResetError::CancelPending => booking.close(server).await,
+                    // The reset query, or what it answered instead of it, may still be running.
+                    _ => booking.bury(server, false).await,
+                }
             }
         }
     }
@@ -620,14 +652,15 @@ impl Lease {
     /// backend is gone or a minute is over; until then it is known as departed.
     pub async fn bury(self, at_boundary: bool) {
         let Self {
-            server,
-            mut booking,
-            ..
+            server, booking, ..
         } = self;
-        booking.turn_to(Use::Burial);
-        if server.bury(at_boundary).await {
-            booking.fate = Fate::Clean;
-        }
+        booking.bury(server, at_boundary).await;
+    }
+
+    /// The connection failed under a backend that may still be running: it is known as departed.
+    pub fn abandon(self) {
+        // What a booking says when it is dropped before its fate was known.
+        debug_assert_eq!(self.booking.fate, Fate::Abrupt);
     }
 }
 
@@ -649,7 +682,7 @@ impl Booking {
         self.fate = Fate::Clean;
         let mut state = self.pool.lock();
         // Looked at again under the lock: a RECONNECT or a switchover may have come meanwhile.
-        if self.is_wanted(None) {
+        if self.is_wanted(None) && !state.removed {
             self.strike(&mut state);
             state.idle.push(Idle {
                 server,
@@ -659,6 +692,13 @@ impl Booking {
         } else {
             drop(state);
             close_all(vec![server]);
+        }
+    }
+
+    async fn bury(mut self, server: Server, at_boundary: bool) {
+        self.turn_to(Use::Burial);
+        if server.bury(at_boundary).await {
+            self.fate = Fate::Clean;
         }
     }
 

@@ -58,6 +58,9 @@ struct Rooms {
     gates: HashMap<ClusterName, Arc<ClusterGate>>,
     databases: BTreeMap<DatabaseName, Arc<Database>>,
     pools: HashMap<PoolKey, Arc<Pool>>,
+    /// Pools of databases that left the configuration. Their sessions and backends are seen by a
+    /// hold and a drain until the last is gone.
+    removed: Vec<Arc<Pool>>,
 }
 
 impl Pools {
@@ -110,6 +113,7 @@ impl Pools {
             .pools
             .extract_if(|key, _| !config.databases.contains_key(&key.database));
         let gone: Vec<_> = gone.map(|(_, pool)| pool).collect();
+        rooms.removed.extend(gone.iter().cloned());
         drop(rooms);
         gone.iter().for_each(|pool| pool.remove());
         self.all().iter().for_each(|pool| pool.close_stale());
@@ -207,9 +211,18 @@ impl Pools {
 
     /// A copy of the list: no lock is held while the pools are visited.
     fn all(&self) -> Vec<Arc<Pool>> {
-        let mut pools: Vec<_> = lock(&self.0.rooms).pools.values().cloned().collect();
+        let rooms = lock(&self.0.rooms);
+        let all = rooms.pools.values().chain(&rooms.removed);
+        let mut pools: Vec<_> = all.cloned().collect();
+        drop(rooms);
         pools.sort_by(|a, b| (&a.key.database, &a.key.user).cmp(&(&b.key.database, &b.key.user)));
         pools
+    }
+
+    /// Removed pools that nobody uses any more.
+    fn forget_removed(&self) {
+        let mut rooms = lock(&self.0.rooms);
+        rooms.removed.retain(|pool| !pool.lock().is_deserted());
     }
 
     /// The cluster's pools. A pool made after this call finds the gate as it is by then.

@@ -136,8 +136,9 @@ pub struct Server {
     home: runtime::Id,
     /// What everybody may know.
     pub info: Arc<ServerInfo>,
-    /// `ParameterStatus` as the server last told them.
-    pub parameters: Vec<(Bytes, Bytes)>,
+    /// The `ParameterStatus` messages of the login, ready to be sent to a client. They hold after
+    /// each reset as well: a reset goes back to what the login set. Servers of a pool share them.
+    pub parameters: Bytes,
     /// Bodies of the login's notices, as they came: for the first client.
     pub notices: Vec<Bytes>,
 }
@@ -284,7 +285,7 @@ impl Server {
             stream,
             home: runtime::Handle::current().id(),
             info: Arc::new(info),
-            parameters: hello.params,
+            parameters: encode_parameters(&hello.params),
             notices: hello.notices,
         })
     }
@@ -337,11 +338,15 @@ impl Server {
         frontend::query(query, &mut buffer)?;
         self.stream.write_all(&buffer).await?;
         buffer.clear();
+        let mut complete = false;
         loop {
             while let Some(answer) = RawMessage::take(&mut buffer, RESET_MESSAGE_MAX)? {
-                if self.take_reset_answer(&answer)? {
-                    // Anything behind the end of the answer was not asked for.
-                    return if buffer.is_empty() {
+                let ready = self.take_reset_answer(&answer)?;
+                complete |= answer.tag == tag::server::COMMAND_COMPLETE;
+                if ready {
+                    // Anything behind the end of the answer was not asked for; and without a
+                    // completed command it answers something that was asked before.
+                    return if complete && buffer.is_empty() {
                         Ok(())
                     } else {
                         Err(ResetError::Unexpected('?'))
@@ -372,14 +377,17 @@ impl Server {
         }
     }
 
-    /// The server told a parameter's new value. Copied: the original would keep the whole buffer
-    /// that it came in.
+    /// The server told a parameter's value. After a reset that is what it was, unless the server's
+    /// configuration has changed.
     fn set_parameter(&mut self, name: &[u8], value: &[u8]) {
+        let mut parameters = decode_parameters(&self.parameters);
         let value = Bytes::copy_from_slice(value);
-        match self.parameters.iter_mut().find(|(known, _)| known == name) {
+        match parameters.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) if *old == value => return,
             Some((_, old)) => *old = value,
-            None => self.parameters.push((Bytes::copy_from_slice(name), value)),
+            None => parameters.push((Bytes::copy_from_slice(name), value)),
         }
+        self.parameters = encode_parameters(&parameters);
     }
 
     /// Ends a connection that stands at a safe point: Terminate, then close.
@@ -407,6 +415,24 @@ impl Server {
         };
         matches!(timeout(BURY_TIMEOUT, wait).await, Ok(Ok(())))
     }
+}
+
+fn encode_parameters(parameters: &[(Bytes, Bytes)]) -> Bytes {
+    let mut out = BytesMut::new();
+    for (name, value) in parameters {
+        message::parameter_status(name, value, &mut out);
+    }
+    out.freeze()
+}
+
+/// What the messages say, as far as they are whole.
+fn decode_parameters(encoded: &Bytes) -> Vec<(Bytes, Bytes)> {
+    let mut buffer = BytesMut::from(&encoded[..]);
+    let mut parameters = Vec::new();
+    while let Ok(Some(message)) = RawMessage::take(&mut buffer, RESET_MESSAGE_MAX) {
+        parameters.extend(message::parse_parameter_status(&message.body));
+    }
+    parameters
 }
 
 /// Why a server is not fit for another client.

@@ -56,7 +56,7 @@ pub(super) async fn wait_for_server(
             None => std::future::pending().await,
         }
     };
-    let mut cancelled = client.cancelled.subscribe();
+    let mut cancelled = client.cancellations();
     tokio::select! {
         biased;
         lease = pool.checkout(request) => Ok(lease?),
