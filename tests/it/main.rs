@@ -5,6 +5,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod abort;
+mod crash;
 mod front;
 mod oracle;
 mod pooling;
