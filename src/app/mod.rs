@@ -90,6 +90,8 @@ async fn start(
     loaded: Loaded,
     ready: impl FnOnce(&Sockets),
 ) -> Result<(), AppError> {
+    // First: a signal without a handler would end the process with its work half done.
+    let signals = Signals::new()?;
     let workers = worker_count(&loaded.config);
     let state_dir = loaded.config.general.state_dir.clone();
     let store = FileStore::open(&state_dir)?;
@@ -156,7 +158,7 @@ async fn start(
         requests,
         console,
     };
-    app.serve().await?;
+    app.serve(signals).await;
     director.shutdown().await;
     for thread in threads {
         // A worker that panicked has said so; there is nothing left to do for it.
@@ -224,8 +226,7 @@ struct Draining {
 }
 
 impl App {
-    async fn serve(mut self) -> io::Result<()> {
-        let mut signals = Signals::new()?;
+    async fn serve(mut self, mut signals: Signals) {
         let mut rounds = interval(JANITOR_ROUND);
         let mut samples = interval(STATS_PERIOD);
         let mut draining: Option<Draining> = None;
@@ -253,7 +254,6 @@ impl App {
             }
         }
         self.end().await;
-        Ok(())
     }
 
     fn obey(&mut self, wish: Wish) -> Option<ShutdownMode> {
@@ -301,6 +301,11 @@ impl App {
     fn begin_shutdown(&self, mode: ShutdownMode) -> Draining {
         tracing::info!(?mode, "shutting down");
         self.doors.send_replace(Doors::ConsoleOnly);
+        if mode == ShutdownMode::WaitForServers {
+            // One that is given a server just now has it until its next safe point.
+            let order = Order::StopWhenSafe(StopReason::Shutdown);
+            self.clients.order_waiting(order);
+        }
         let limit = self.config.borrow().general.shutdown_timeout;
         Draining {
             mode,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::relay::{Meter, OrderCell};
 
 use super::checkout::{Idle, Pool, State, close_all};
-use super::gate::Departed;
+use super::gate::{Departed, Operator};
 use super::info::ServerInfo;
 use super::request::{ClientTag, Request};
 use super::server::{ResetError, Server};
@@ -190,7 +190,9 @@ impl Booking {
     }
 
     fn is_wanted(&self, lifetime: Option<Duration>) -> bool {
-        self.info.generation == self.pool.database.generation()
+        // Who ordered a pause wants no server left when it is complete.
+        self.pool.database.operator() == Operator::Open
+            && self.info.generation == self.pool.database.generation()
             && lifetime.is_none_or(|lifetime| self.info.opened.elapsed() < lifetime)
             && self.pool.gate.keeps(&self.info.node.name)
     }

@@ -125,6 +125,10 @@ impl Refusal {
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
             ),
+            // It has not been let in: 57P03 sends it to the next host of its list.
+            Self::Stopped(StopReason::Shutdown) => {
+                ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, "pooler is shutting down")
+            }
             Self::Stopped(reason) => stop_words(*reason),
             Self::Checkout(CheckoutError::Refused(why)) => {
                 ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, why.to_string())

@@ -6,10 +6,16 @@
 mod harness;
 
 mod abort;
+mod console;
+mod console_cluster;
 mod crash;
+mod drivers;
 mod front;
 mod oracle;
 mod pooling;
 mod servers;
+mod signals;
 mod switchover;
+mod tool;
 mod transparency;
+mod twins;
