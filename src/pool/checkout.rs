@@ -17,7 +17,7 @@ use crate::config::{DatabaseName, NodeConfig, UserName};
 use crate::relay::{Meter, OrderCell};
 
 use super::database::Database;
-use super::gate::{Admission, ClusterGate, Departed, Dialing, lock};
+use super::gate::{Admission, ClusterGate, Departed, Dialing, Operator, lock};
 use super::server::{Dial, DialError, Server, ServerInfo, StartupParams};
 use super::shared::Shared;
 use super::snapshot::StatsSnapshot;
@@ -527,6 +527,8 @@ enum Fate {
     Abrupt,
     /// At a safe point, or seen to be gone: nothing of it is left.
     Clean,
+    /// Off the books already: the server is idle, or another client's by now.
+    Returned,
 }
 
 /// A server in a client's hands.
@@ -640,7 +642,10 @@ impl Booking {
     }
 
     fn is_wanted(&self, lifetime: Option<Duration>) -> bool {
-        self.info.generation == self.pool.database.generation()
+        let database = &self.pool.database;
+        // PAUSE is complete when there are no servers at all.
+        database.operator() == Operator::Open
+            && self.info.generation == database.generation()
             && lifetime.is_none_or(|lifetime| self.info.opened.elapsed() < lifetime)
             && self.pool.gate.keeps(&self.info.node.name)
     }
@@ -648,9 +653,10 @@ impl Booking {
     fn give_back(mut self, server: Server) {
         self.fate = Fate::Clean;
         let mut state = self.pool.lock();
-        // Looked at again under the lock: a RECONNECT or a switchover may have come meanwhile.
+        // Looked at again under the lock: RECONNECT, PAUSE or a switchover may have come meanwhile.
         if self.is_wanted(None) {
             self.strike(&mut state);
+            self.fate = Fate::Returned;
             state.idle.push(Idle {
                 server,
                 since: Instant::now(),
@@ -677,12 +683,14 @@ impl Booking {
 
 impl Drop for Booking {
     fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        self.strike(&mut state);
-        state.wake_front();
-        drop(state);
+        // Another lease of the same server has the same entry: it must not be struck out here.
+        if self.fate != Fate::Returned {
+            let mut state = self.pool.lock();
+            self.strike(&mut state);
+            state.wake_front();
+        }
         match self.fate {
-            Fate::Clean => self.pool.gate.ring(),
+            Fate::Clean | Fate::Returned => self.pool.gate.ring(),
             Fate::Abrupt => self.pool.gate.depart(Departed {
                 node: self.info.node.name.clone(),
                 pid: self.info.pid,
