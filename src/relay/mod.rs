@@ -54,6 +54,8 @@ pub struct Relay<'a> {
     view: View,
     client_side: ClientSide,
     server_side: ServerSide,
+    /// Why the client is [`ClientSide::Leaving`].
+    parting: Option<Cause>,
     registered: bool,
 }
 
@@ -154,6 +156,7 @@ pub async fn relay(
         view: View::default(),
         client_side: ClientSide::Flowing,
         server_side: ServerSide::Open,
+        parting: None,
         registered: false,
     };
     poll_fn(|cx| {
@@ -224,7 +227,8 @@ impl Relay<'_> {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Result<Poll<()>, RelayEnd> {
-        if self.client_side == ClientSide::Leaving && !self.view.txn.is_awaiting() {
+        // Looked at again after every answer: it may be that of a COPY, which waits for data.
+        if self.client_side == ClientSide::Leaving && !self.view.txn.answers_come() {
             return self.finish_leaving(cx);
         }
         let (view, meter) = (&mut self.view, self.meter);
@@ -247,8 +251,19 @@ impl Relay<'_> {
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Poll<()>, RelayEnd> {
-        if self.client_side != ClientSide::Flowing || self.server_side == ServerSide::Broken {
+        if self.server_side == ServerSide::Broken {
             return Ok(Poll::Pending);
+        }
+        match self.client_side {
+            ClientSide::Flowing => {}
+            ClientSide::Parked => return Ok(Poll::Pending),
+            ClientSide::Leaving => {
+                // What it said before it left is still to be heard.
+                if let Poll::Ready(Err(_)) = self.up.poll_unstick(cx, self.server) {
+                    self.server_side = ServerSide::Broken;
+                }
+                return Ok(Poll::Pending);
+            }
         }
         let (view, meter) = (&mut self.view, self.meter);
         let streams = (&mut *self.client, &mut *self.server);
@@ -260,36 +275,40 @@ impl Relay<'_> {
             Poll::Ready(Ok(Step::Moved { read, refused })) => {
                 self.meter.count_received(read);
                 if refused {
-                    self.leave()
+                    self.leave(Cause::ClientLeft)
                 } else {
                     Ok(Poll::Ready(()))
                 }
             }
-            Poll::Ready(Ok(Step::Ended)) => self.leave(),
+            Poll::Ready(Ok(Step::Ended)) => self.leave(Cause::ClientLeft),
             Poll::Ready(Err(Fault::Read(error))) => Err(self.end(Cause::ClientLost(error))),
             Poll::Ready(Err(Fault::Write(_))) => {
                 self.server_side = ServerSide::Broken;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Err(Fault::Frame(error))) => Err(self.end(Cause::ClientBroke(error))),
+            Poll::Ready(Err(Fault::Frame(error))) => self.leave(Cause::ClientBroke(error)),
         }
     }
 
     /// The client asks nothing more. What it asked is answered first, as PostgreSQL does; but a
     /// server that waits for more of the client's data would wait for ever.
-    fn leave(&mut self) -> Result<Poll<()>, RelayEnd> {
-        let answers_come = self.view.txn.answers_come() && self.up.sink_at_boundary();
+    fn leave(&mut self, why: Cause) -> Result<Poll<()>, RelayEnd> {
+        let answers_come = self.view.txn.answers_come() && self.up.ends_whole();
         if !answers_come {
-            return Err(self.end(Cause::ClientLeft));
+            return Err(self.end(why));
         }
         self.client_side = ClientSide::Leaving;
+        self.parting = Some(why);
         Ok(Poll::Ready(()))
     }
 
     /// The last answer was read; it must also reach the client.
     fn finish_leaving(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayEnd> {
         match self.down.poll_unstick(cx, self.client) {
-            Poll::Ready(Ok(())) => Err(self.end(Cause::ClientLeft)),
+            Poll::Ready(Ok(())) => {
+                let why = self.parting.take().unwrap_or(Cause::ClientLeft);
+                Err(self.end(why))
+            }
             Poll::Ready(Err(error)) => Err(self.end(Cause::ClientLost(error))),
             Poll::Pending => Ok(Poll::Pending),
         }

@@ -71,6 +71,11 @@ impl Pump {
         self.is_written() && self.scanner.at_boundary()
     }
 
+    /// Does everything that was taken in end where a message ends, written or not?
+    pub(super) fn ends_whole(&self) -> bool {
+        self.scanner.at_boundary()
+    }
+
     fn is_written(&self) -> bool {
         self.stuck_from == self.stuck.len()
     }
@@ -89,7 +94,15 @@ impl Pump {
             return Poll::Ready(Ok(Step::Ended));
         }
         let filled = scratch.get(..self.carried + read).unwrap_or_default();
-        let scanned = self.scanner.scan(filled, on).map_err(Fault::Frame)?;
+        let scanned = match self.scanner.scan(filled, on) {
+            Ok(scanned) => scanned,
+            Err(error) => {
+                // What came before it is sound, and answered as PostgreSQL would.
+                let sound = filled.get(..error.consumed).unwrap_or_default();
+                self.write(cx, sink, sound).map_err(Fault::Write)?;
+                return Poll::Ready(Err(Fault::Frame(error)));
+            }
+        };
         let (out, rest) = filled
             .split_at_checked(scanned.consumed)
             .unwrap_or((filled, &[]));
