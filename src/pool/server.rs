@@ -138,7 +138,7 @@ pub struct Server {
     pub info: Arc<ServerInfo>,
     /// `ParameterStatus` as the server last told them.
     pub parameters: Vec<(Bytes, Bytes)>,
-    /// Bodies of the login's notices, as they came: for the first client.
+    /// Bodies of the login's notices, as they came.
     pub notices: Vec<Bytes>,
 }
 

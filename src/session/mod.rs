@@ -86,7 +86,7 @@ pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
         server: Arc::clone(&lease.server.info),
         meter: Arc::clone(&lease.meter),
     });
-    let welcome = welcome(&client, &mut lease);
+    let welcome = welcome(&client, &lease);
     let end = match stream.write_all(&welcome).await {
         Ok(()) => {
             let (order, meter) = (&client.order, Arc::clone(&lease.meter));
@@ -113,18 +113,19 @@ pub async fn admit(stream: &mut Stream) -> std::io::Result<()> {
 }
 
 /// What the server said at its login, with a cancel key of our own.
-fn welcome(client: &Client, lease: &mut Lease) -> BytesMut {
+fn welcome(client: &Client, lease: &Lease) -> BytesMut {
     let mut out = BytesMut::with_capacity(1024);
     Authentication::Ok.encode(&mut out);
-    for (name, value) in &lease.server.parameters {
-        message::parameter_status(name, value, &mut out);
-    }
-    for body in std::mem::take(&mut lease.server.notices) {
+    // Equal startup parameters cause equal notices, so every client of the server hears them.
+    for body in &lease.server.notices {
         RawMessage {
             tag: tag::server::NOTICE,
-            body,
+            body: body.clone(),
         }
         .encode(&mut out);
+    }
+    for (name, value) in &lease.server.parameters {
+        message::parameter_status(name, value, &mut out);
     }
     client.key.encode(&mut out);
     message::ready_for_query(TxStatus::Idle, &mut out);
