@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::eventually;
 use super::node::{
-    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, Node, connect, simple,
+    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, Node, SUPERUSER, connect, simple,
 };
 use super::pair::{Kind, Pair};
 use super::workspace::{Workspace, free_port, signal};
@@ -75,16 +75,30 @@ pub struct Proxy {
 impl Proxy {
     /// In front of both nodes of `pair`; returns when the console answers.
     pub async fn start(pair: &Pair, spec: ProxySpec) -> Self {
-        let directory = pair.workspace.root().join(spec.name);
+        let (name, binary) = (spec.name, spec.binary.clone());
+        Self::configured(&pair.workspace, name, binary, |proxy| {
+            configuration(proxy, pair, &spec)
+        })
+        .await
+    }
+
+    /// With a configuration of the test's own; returns when the console answers.
+    pub async fn configured(
+        workspace: &Arc<Workspace>,
+        name: &str,
+        binary: PathBuf,
+        configuration: impl FnOnce(&Self) -> String,
+    ) -> Self {
+        let directory = workspace.root().join(name);
         fs::create_dir_all(directory.join("state")).expect("mkdir");
         let mut proxy = Self {
             port: free_port(),
             directory,
-            binary: spec.binary.clone(),
+            binary,
             process: None,
-            workspace: Arc::clone(&pair.workspace),
+            workspace: Arc::clone(workspace),
         };
-        proxy.write_config(&configuration(&proxy, pair, &spec));
+        proxy.write_config(&configuration(&proxy));
         fs::write(proxy.directory.join("userlist.txt"), userlist()).expect("userlist.txt");
         proxy.spawn().await;
         proxy
@@ -316,7 +330,7 @@ fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
 }
 
 fn userlist() -> String {
-    let logins = [ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST];
+    let logins = [ADMIN, STATS, APP, APP_MD5, APP_PLAIN, APP_TRUST, SUPERUSER];
     let line = |login: Login| format!("\"{}\" \"{}\"\n", login.user, login.password);
     logins.map(line).concat()
 }

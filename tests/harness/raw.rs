@@ -156,6 +156,53 @@ impl RawConn {
         trace(&self.read_until_ready(1).await)
     }
 
+    /// Simple query; first column of its first row.
+    pub async fn value(&mut self, sql: &str) -> Option<String> {
+        self.send(&query(sql)).await;
+        let messages = self.read_until_ready(1).await;
+        let row = messages.iter().find(|message| message.tag == b'D')?;
+        // Count of columns, length of the first one, and its text.
+        let length = u32::from_be_bytes(row.body.get(2..6)?.try_into().ok()?);
+        let text = row.body.get(6..)?.get(..usize::try_from(length).ok()?)?;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// Messages up to and with the first of that type, or the end of the connection.
+    pub async fn read_until(&mut self, tag: u8) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Some(message) = self.read().await {
+            let found = message.tag == tag;
+            messages.push(message);
+            if found {
+                break;
+            }
+        }
+        messages
+    }
+
+    /// Reads the one byte that answers an encryption request.
+    pub async fn skip_byte(&mut self, wanted: u8) {
+        let read = tokio::time::timeout(super::PATIENCE, self.stream.read_u8()).await;
+        assert_eq!(read.expect("a byte in time").ok(), Some(wanted));
+    }
+
+    /// Everything up to the end of the connection, as it came.
+    pub async fn read_bytes_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // A reset is an end, too.
+        let _ = tokio::time::timeout(super::PATIENCE, self.stream.read_to_end(&mut bytes))
+            .await
+            .expect("an end in time");
+        bytes
+    }
+
+    /// Ends the connection with a reset in place of an orderly end.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("linger");
+    }
+
     /// Ends what this side sends; the server may go on.
     pub async fn half_close(&mut self) {
         self.stream.shutdown().await.expect("shutdown");

@@ -5,5 +5,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod front;
 mod oracle;
+mod pooling;
 mod servers;
+mod transparency;
