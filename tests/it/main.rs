@@ -5,6 +5,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bad_input;
+mod cancel;
 mod front;
 mod oracle;
 mod pooling;
