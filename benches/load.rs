@@ -134,7 +134,7 @@ impl Client {
     async fn wait_for(&mut self, wanted: u8) -> Result<()> {
         let (mut found, mut failed) = (false, false);
         loop {
-            self.buffer.resize(64 * 1024, 0);
+            self.buffer.resize(256 * 1024, 0);
             let read = self.stream.read(&mut self.buffer).await?;
             if read == 0 {
                 return Err(Error::other("the connection was closed"));

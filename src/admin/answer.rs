@@ -182,7 +182,8 @@ fn put_numeric(out: &mut BytesMut, whole: u128, fraction: u16, decimals: u16) {
         rest /= BASE;
     }
     digits.reverse();
-    let weight = digits.len() as i16 - 1;
+    // At most ten digits: a u128 of 39 decimals.
+    let weight = i16::try_from(digits.len()).unwrap_or_default() - 1;
     if decimals > 0 {
         digits.push(fraction);
     }

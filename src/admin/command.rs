@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use super::ShutdownMode;
-use super::driver::{self, Driver};
-use super::failure::Failure;
-use super::lex::{Raw, split};
-use super::pattern::{Captures, duration, match_syntax};
+use super::failure::{Failure, probably, shorten};
+use super::pattern::Captures;
 use super::show::{self, Table};
 use crate::cluster::Wanted;
-use crate::config::{ClusterName, DatabaseName, NodeName, OnDrainTimeout};
+use crate::config::{ClusterName, DatabaseName, NodeName, OnDrainTimeout, parse_time};
 use crate::control::SwitchoverRequest;
 
 /// What a console user may do.
@@ -34,7 +32,7 @@ pub(super) struct Verb {
     pub(super) tag: &'static str,
     /// Line of SHOW HELP.
     pub(super) help: &'static str,
-    build: fn(&Captures<'_>) -> Result<Command, Failure>,
+    pub(super) build: fn(&Captures<'_>) -> Result<Command, Failure>,
 }
 
 /// A command, parsed.
@@ -240,137 +238,6 @@ pub(super) const VERBS: &[Verb] = &[
     },
 ];
 
-/// One statement of a query string, ready to run.
-#[derive(Debug, Clone)]
-pub(super) struct Statement {
-    pub(super) text: String,
-    pub(super) action: Action,
-}
-
-/// What it does.
-#[derive(Debug, Clone)]
-pub(super) enum Action {
-    /// A row of the table.
-    Command(&'static Verb, Command),
-    /// What drivers send of their own accord.
-    Driver(Driver),
-}
-
-/// Parses a query string. As in PostgreSQL, nothing of it runs if a part of it is wrong.
-///
-/// # Errors
-/// The first mistake, its place counted in characters from 1.
-pub(super) fn plan(query: &str) -> Result<Vec<Statement>, Failure> {
-    let parsed = split(query).and_then(|raws| raws.iter().map(parse).collect());
-    let mut statements: Vec<Statement> = parsed.map_err(|failure: Failure| Failure {
-        at: failure.at.map(|at| {
-            query
-                .char_indices()
-                .take_while(|(i, _)| *i < at)
-                .count()
-                .saturating_add(1)
-        }),
-        ..failure
-    })?;
-    fuse_reconnect_and_pause(&mut statements);
-    Ok(statements)
-}
-
-/// `RECONNECT x; PAUSE x` side by side becomes one act: no session may get a server in between.
-fn fuse_reconnect_and_pause(statements: &mut [Statement]) {
-    for at in 1..statements.len() {
-        let (before, after) = statements.split_at_mut(at);
-        let (Some(first), Some(second)) = (before.last_mut(), after.first_mut()) else {
-            continue;
-        };
-        if let (
-            Action::Command(
-                _,
-                Command::Reconnect {
-                    database: reconnected,
-                    and_pause,
-                },
-            ),
-            Action::Command(
-                _,
-                Command::Pause {
-                    database, begun, ..
-                },
-            ),
-        ) = (&mut first.action, &mut second.action)
-            && reconnected == database
-        {
-            *and_pause = true;
-            *begun = true;
-        }
-    }
-}
-
-fn parse(raw: &Raw<'_>) -> Result<Statement, Failure> {
-    if let Some(parameter) = raw.tokens.iter().find(|token| token.is_symbol('$')) {
-        return Err(Failure {
-            at: Some(parameter.at),
-            ..Failure::new("0A000", "the console takes no parameters")
-        });
-    }
-    let action = match driver::parse(raw)? {
-        Some(driver) => Action::Driver(driver),
-        None => parse_command(raw)?,
-    };
-    Ok(Statement {
-        text: raw.text.to_owned(),
-        action,
-    })
-}
-
-fn parse_command(raw: &Raw<'_>) -> Result<Action, Failure> {
-    let unknown = || unknown_command(raw);
-    let first = raw.tokens.first().ok_or_else(unknown)?;
-    let mut with_word = VERBS
-        .iter()
-        .filter(|verb| first.is(first_word(verb.syntax)))
-        .peekable();
-    if with_word.peek().is_none() {
-        return Err(unknown());
-    }
-    let mut nearest = None;
-    for verb in with_word {
-        match match_syntax(verb.syntax, raw) {
-            Ok(captures) => {
-                let command = (verb.build)(&captures).map_err(|failure| Failure {
-                    at: failure.at.or(Some(first.at)),
-                    ..failure
-                })?;
-                return Ok(Action::Command(verb, command));
-            }
-            Err(failure) => nearest = nearest.or(Some(failure)),
-        }
-    }
-    Err(nearest.unwrap_or_else(unknown))
-}
-
-fn first_word(syntax: &str) -> &str {
-    syntax.split(' ').next().unwrap_or_default()
-}
-
-fn unknown_command(raw: &Raw<'_>) -> Failure {
-    let first = raw.tokens.first();
-    let failure = Failure::syntax(
-        format!("invalid command '{}', use SHOW HELP;", shorten(raw.text)),
-        first.map_or(0, |token| token.at),
-    );
-    let meant = first.and_then(|token| {
-        nearest(
-            &token.text(),
-            VERBS.iter().map(|verb| first_word(verb.syntax)),
-        )
-    });
-    match meant {
-        Some(word) => failure.hint(format!("Perhaps you meant {word}.")),
-        None => failure,
-    }
-}
-
 fn show_table(name: &str) -> Result<Command, Failure> {
     if name.eq_ignore_ascii_case("help") {
         return Ok(Command::Help);
@@ -383,7 +250,7 @@ fn show_table(name: &str) -> Result<Command, Failure> {
         format!("invalid command 'SHOW {}', use SHOW HELP;", shorten(name)),
     );
     let tables = show::TABLES.iter().map(|table| table.name);
-    Err(match nearest(name, tables.chain(["HELP"])) {
+    Err(match probably(name, tables.chain(["HELP"])) {
         Some(table) => failure.hint(format!("Perhaps you meant SHOW {table}.")),
         None => failure,
     })
@@ -438,57 +305,7 @@ fn switchover(captures: &Captures<'_>) -> Result<Command, Failure> {
 
 impl Captures<'_> {
     fn duration(&self, key: &str) -> Result<Option<Duration>, Failure> {
-        self.optional(key).map(duration).transpose()
+        let time = self.optional(key).map(parse_time).transpose();
+        time.map_err(|why| Failure::new("22023", format!("invalid {key}: {why}")))
     }
 }
-
-/// Long input is not repeated in full.
-pub(super) fn shorten(text: &str) -> String {
-    const MOST: usize = 60;
-    if text.chars().count() <= MOST {
-        return text.to_owned();
-    }
-    let head: String = text.chars().take(MOST).collect();
-    format!("{head}...")
-}
-
-/// The candidate that differs by at most two letters, and by fewer than the word is long.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    const LONGEST: usize = 40;
-    if word.len() > LONGEST {
-        return None;
-    }
-    let word = word.to_ascii_uppercase();
-    candidates
-        .map(|candidate| (distance(&word, candidate), candidate))
-        .filter(|(d, _)| *d <= 2 && *d < word.len().div_ceil(2))
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (y, above) in b.bytes().zip(row.iter().skip(1)) {
-            let best = (diagonal + usize::from(x != y))
-                .min(above + 1)
-                .min(left + 1);
-            next.push(best);
-            diagonal = *above;
-            left = best;
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-#[path = "command_tests.rs"]
-mod tests;

@@ -32,7 +32,7 @@ pub(super) enum Constant {
     User,
     /// Name of the admin database.
     Database,
-    /// The pid of BackendKeyData.
+    /// The pid of `BackendKeyData`.
     Pid,
 }
 

@@ -10,15 +10,16 @@ use tracing::{info, warn};
 
 use super::answer::{Answer, Column};
 use super::civil::length;
-use super::command::{Command, VERBS, Verb};
+use super::command::{Command, Privilege, VERBS, Verb};
 use super::connection::Interrupt;
 use super::driver::Constant;
 use super::failure::Failure;
 use super::session::{Session, Stop};
 use super::show::{self, FINDINGS, PHASES};
-use super::{Request, ShutdownMode, operation};
+use super::{Request, operation};
 use crate::config::{ClusterName, DatabaseName, NodeName};
 use crate::control::SwitchoverRequest;
+use crate::pool::VerbError;
 use crate::wire::NoticeResponse;
 use crate::wire::message::ColumnType;
 
@@ -52,7 +53,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Answer, Stop> {
     let console = session.console;
     let (pools, control) = (&console.pools, &console.control);
-    if !matches!(command, Command::Show(_) | Command::Help) {
+    if verb.privilege == Privilege::Admin {
         info!(user = %session.login.user, command = text, "console command");
     }
     match command {
@@ -66,63 +67,54 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             begun,
         } => {
             if !begun {
-                pools.pause(database.as_ref()).map_err(Failure::from)?;
+                pools.pause(database.as_ref())?;
             }
             pause_complete(session, database.as_ref(), *timeout).await?;
         }
-        Command::Resume(database) => pools
-            .resume_operator(database.as_ref())
-            .map_err(Failure::from)?,
+        Command::Resume(database) => pools.resume_operator(database.as_ref())?,
         Command::Reconnect {
             database,
-            and_pause,
+            and_pause: false,
+        } => pools.reconnect(database.as_ref())?,
+        Command::Reconnect {
+            database,
+            and_pause: true,
         } => {
-            let database = database.as_ref();
-            if *and_pause {
-                pools.reconnect_and_pause(database)
-            } else {
-                pools.reconnect(database)
-            }
-            .map_err(Failure::from)?;
+            pools.reconnect_and_pause(database.as_ref())?;
         }
         Command::WaitClose { database, timeout } => {
             wait_close(session, database.as_ref(), *timeout).await?;
         }
-        Command::Kill(database) => pools.kill(database.as_ref()).map_err(Failure::from)?,
-        Command::KillClient(id) => {
-            if !console.clients.kill(*id) {
-                return Err(Failure::from(crate::pool::VerbError::NoSuchClient).into());
-            }
-        }
-        Command::Disable { database, disabled } => {
-            pools.disable(database, *disabled).map_err(Failure::from)?
-        }
+        Command::Kill(database) => pools.kill(database.as_ref())?,
+        Command::KillClient(id) if console.clients.kill(*id) => {}
+        Command::KillClient(_) => return Err(VerbError::NoSuchClient.into()),
+        Command::Disable { database, disabled } => pools.disable(database, *disabled)?,
         Command::Reload => return reload(session, verb.tag).await,
-        Command::Shutdown(mode) => shutdown(session, *mode)?,
-        Command::SetWanted { node, wanted } => control
-            .set_wanted(node, *wanted)
-            .await
-            .map_err(Failure::from)?,
+        Command::Shutdown(mode) => request(session, Request::Shutdown(*mode))?,
+        Command::SetWanted { node, wanted } => control.set_wanted(node, *wanted).await?,
         Command::Switchover {
             cluster,
             request,
             dry_run: true,
         } => {
-            let report = control.preflight(cluster, request.clone()).await;
-            return Ok(operation::findings(
-                verb.tag,
-                &report.map_err(Failure::from)?,
-            ));
+            let report = control.preflight(cluster, request.clone()).await?;
+            return Ok(operation::findings(verb.tag, &report));
         }
         Command::Switchover {
-            cluster, request, ..
-        } => return switchover(session, verb.tag, cluster, request).await,
-        Command::AbortSwitchover(cluster) => control.abort(cluster).await.map_err(Failure::from)?,
+            cluster,
+            request,
+            dry_run: false,
+        } => {
+            return switchover(session, verb.tag, cluster, request).await;
+        }
+        Command::AbortSwitchover(cluster) => control.abort(cluster).await?,
         Command::Failover {
             cluster,
             target,
             accept_loss,
-        } => return failover(session, verb.tag, (cluster, target, *accept_loss)).await,
+        } => {
+            return failover(session, verb.tag, (cluster, target, *accept_loss)).await;
+        }
     }
     Ok(Answer::tag(verb.tag))
 }
@@ -205,7 +197,7 @@ async fn wait_close<S: AsyncRead + AsyncWrite + Unpin>(
     let console = session.console;
     let closed = pin!(console.pools.closed(database));
     match session.connection.until(closed, limit).await {
-        Ok(done) => Ok(done.map_err(Failure::from)?),
+        Ok(done) => Ok(done?),
         Err(Interrupt::ClientLeft) => Err(Stop::ClientLeft),
         Err(Interrupt::Cancelled) => Err(Failure::cancelled().into()),
         Err(Interrupt::TimedOut) => {
@@ -230,10 +222,7 @@ async fn switchover<S: AsyncRead + AsyncWrite + Unpin>(
     let mut running = pin!(control.switchover(cluster, request.clone()));
     loop {
         match session.connection.until(running.as_mut(), None).await {
-            Ok(report) => {
-                let report = report.map_err(Failure::from)?;
-                return Ok(operation::answer(tag, &report)?);
-            }
+            Ok(report) => return Ok(operation::answer(tag, &report?)?),
             Err(Interrupt::ClientLeft) => return Err(left(session, tag)),
             Err(Interrupt::Cancelled | Interrupt::TimedOut) => {
                 if let Err(refusal) = control.abort(cluster).await {
@@ -260,10 +249,7 @@ async fn failover<S: AsyncRead + AsyncWrite + Unpin>(
     let control = &session.console.control;
     let running = pin!(control.failover(cluster, target, accept_loss));
     match session.connection.until(running, None).await {
-        Ok(report) => {
-            let report = report.map_err(Failure::from)?;
-            Ok(operation::answer(tag, &report)?)
-        }
+        Ok(report) => Ok(operation::answer(tag, &report?)?),
         Err(Interrupt::ClientLeft) => Err(left(session, tag)),
         Err(Interrupt::Cancelled | Interrupt::TimedOut) => Err(Failure::cancelled()
             .detail("The failover goes on.")
@@ -296,10 +282,6 @@ async fn reload<S: AsyncRead + AsyncWrite + Unpin>(
             Err(Failure::cancelled().detail("The reload goes on.").into())
         }
     }
-}
-
-fn shutdown<S>(session: &Session<'_, S>, mode: ShutdownMode) -> Result<(), Failure> {
-    request(session, Request::Shutdown(mode))
 }
 
 fn request<S>(session: &Session<'_, S>, request: Request) -> Result<(), Failure> {

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::{self, Formats, Value};
-use super::command::{Statement, plan};
 use super::failure::Failure;
+use super::plan::{Statement, plan};
 use super::session::{Session, Stop, columns, utf8};
 use crate::wire::RawMessage;
 use crate::wire::message::{bare, command_complete, parameter_description};

@@ -1,5 +1,6 @@
 //! What a console statement that was not carried out answers: an ERROR as PostgreSQL shapes it.
 
+use crate::config::nearest;
 use crate::control::Refusal;
 use crate::pool::VerbError;
 
@@ -63,7 +64,9 @@ impl From<VerbError> for Failure {
     fn from(error: VerbError) -> Self {
         let sqlstate = match &error {
             VerbError::NoSuchDatabase(_) => "3D000",
-            VerbError::AlreadyPaused | VerbError::NotPaused(_) => "55000",
+            VerbError::AlreadyPaused | VerbError::NotPaused(_) | VerbError::PoolerNotPaused => {
+                "55000"
+            }
             VerbError::NoSuchClient => "22023",
         };
         Self::new(sqlstate, error.to_string())
@@ -80,4 +83,20 @@ impl From<Refusal> for Failure {
             at: None,
         }
     }
+}
+
+/// Long input is not repeated in full.
+pub(super) fn shorten(text: &str) -> String {
+    const MOST: usize = 60;
+    if text.chars().count() <= MOST {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(MOST).collect();
+    format!("{head}...")
+}
+
+/// The word of the console that was probably meant.
+pub(super) fn probably<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<String> = known.map(str::to_lowercase).collect();
+    nearest(word, known.iter().map(String::as_str)).map(str::to_uppercase)
 }

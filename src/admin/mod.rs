@@ -15,6 +15,7 @@ mod failure;
 mod lex;
 mod operation;
 mod pattern;
+mod plan;
 mod session;
 mod show;
 

@@ -10,7 +10,7 @@ use crate::pool::Blocker;
 use crate::wire::NoticeResponse;
 
 /// `client 17 app@10.0.0.9 "batch" idle in transaction for 31 s (backend pid 4711)`.
-pub(super) fn blocker_line(blocker: &Blocker) -> String {
+fn blocker_line(blocker: &Blocker) -> String {
     format!(
         "client {} {}@{} \"{}\" {} for {} (backend pid {})",
         blocker.client_id,
@@ -37,6 +37,11 @@ pub(super) fn summary(report: &Report) -> String {
             )
         }
         Outcome::Aborted { phase, why } => format!("aborted in phase {phase}: {why}"),
+        Outcome::Running { phase } if report.blockers.is_empty() => format!("in phase {phase}"),
+        Outcome::Running { phase } => {
+            let blockers: Vec<String> = report.blockers.iter().map(blocker_line).collect();
+            format!("in phase {phase}, waiting for {}", blockers.join("; "))
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Matches a statement against the syntax line of a command. Pure.
 
-use std::time::Duration;
-
 use super::failure::Failure;
 use super::lex::{Raw, Token, TokenKind};
 
@@ -187,63 +185,5 @@ fn unexpected(rest: &[Token], raw: &Raw<'_>) -> Failure {
                 .first()
                 .map_or(0, |token| token.at + raw.text.len()),
         ),
-    }
-}
-
-/// `10` and `10s` are seconds; `ms`, `s`, `min`, `h` as in postgresql.conf; at most a day.
-///
-/// # Errors
-/// 22023 for anything else.
-pub(super) fn duration(text: &str) -> Result<Duration, Failure> {
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit.trim() {
-        "ms" => Some(1),
-        "" | "s" => Some(1000),
-        "min" | "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .zip(milliseconds)
-        .and_then(|(number, unit)| number.checked_mul(unit))
-        .map(Duration::from_millis)
-        .filter(|duration| *duration <= LONGEST)
-        .ok_or_else(|| {
-            Failure::new("22023", format!("invalid time: \"{text}\""))
-                .hint("Write '500ms', '10s', '2min' or '1h'; at most a day.")
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::duration;
-
-    #[test]
-    fn times_have_units() {
-        for (text, ms) in [
-            ("10", Some(10_000)),
-            ("10s", Some(10_000)),
-            ("300ms", Some(300)),
-            ("2 min", Some(120_000)),
-            ("24h", Some(86_400_000)),
-            ("0", Some(0)),
-            ("25h", None),
-            ("", None),
-            ("s", None),
-            ("-1s", None),
-            ("1.5s", None),
-            ("10 weeks", None),
-            ("99999999999999999999", None),
-        ] {
-            let parsed = duration(text).ok();
-            assert_eq!(parsed, ms.map(Duration::from_millis), "{text:?}");
-        }
     }
 }

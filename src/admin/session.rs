@@ -6,12 +6,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::{self, Answer, Column, Formats, Value};
-use super::command::{Action, Statement, plan};
 use super::connection::Connection;
 use super::driver::{Constant, Driver};
 use super::extended::{Portal, Prepared};
 use super::failure::Failure;
+use super::plan::{Action, Statement, plan};
 use super::{Console, ConsoleError, ConsoleLogin, SERVER_VERSION, exec};
+use crate::control::Refusal;
+use crate::pool::VerbError;
 use crate::wire::message::{bare, command_complete, parameter_status, ready_for_query};
 use crate::wire::tag::{client, server};
 use crate::wire::{BackendKey, ErrorResponse, NoticeResponse, RawMessage, SqlState, TxStatus};
@@ -41,6 +43,18 @@ pub(super) enum Stop {
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+impl From<VerbError> for Stop {
+    fn from(error: VerbError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Failed(refusal.into())
     }
 }
 

@@ -105,12 +105,12 @@ impl ScramVerifier {
         let password = Zeroizing::new(normalize(password));
         let mut salted = Zeroizing::new(Key::default());
         pbkdf2::pbkdf2_hmac::<Sha256>(&password, salt, iterations, &mut *salted);
-        let client_key = Zeroizing::new(hmac(&*salted, &[b"Client Key"]));
+        let client_key = Zeroizing::new(hmac(&salted, &[b"Client Key"]));
         Self {
             iterations,
             salt: salt.to_vec(),
             stored_key: Sha256::digest(*client_key).into(),
-            server_key: hmac(&*salted, &[b"Server Key"]),
+            server_key: hmac(&salted, &[b"Server Key"]),
         }
     }
 

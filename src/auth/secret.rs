@@ -1,4 +1,4 @@
-//! Stored secrets and `PgBouncer`'s `userlist.txt` (its manual, "Authentication file format").
+//! Stored secrets and PgBouncer's `userlist.txt` (its manual, "Authentication file format").
 
 use std::collections::HashMap;
 
@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 use super::scram::ScramVerifier;
 use crate::config::{Secret, UserName};
 
-/// Longest user name in bytes (`PgBouncer`'s `MAX_USERNAME` less its terminator).
+/// Longest user name in bytes (PgBouncer's `MAX_USERNAME` less its terminator).
 pub const MAX_USER: usize = 127;
-/// Longest secret in bytes (`PgBouncer`'s `MAX_PASSWORD` less its terminator).
+/// Longest secret in bytes (PgBouncer's `MAX_PASSWORD` less its terminator).
 pub const MAX_SECRET: usize = 2047;
 /// Most users in one file.
 pub const MAX_USERS: usize = 1_000_000;
@@ -30,7 +30,7 @@ pub enum Verifier {
 }
 
 impl Verifier {
-    /// Tells the kinds apart as `PgBouncer` and PostgreSQL do (`get_password_type`); what looks
+    /// Tells the kinds apart as PgBouncer and PostgreSQL do (`get_password_type`); what looks
     /// like neither hash is a password.
     pub fn from_text(text: &str) -> Self {
         if text.is_empty() {
@@ -123,7 +123,7 @@ pub enum UserListErrorKind {
 impl UserList {
     /// Reads the text of a file: a line is `"user" "secret"`, in which `""` stands for one quote;
     /// what follows on the line is ignored. Lines beginning with `;` or `#` are comments
-    /// (`PgBouncer` knows only `;`).
+    /// (PgBouncer knows only `;`).
     pub fn parse(text: &str) -> Result<Self, UserListError> {
         let mut list = Self::default();
         for (index, line) in text.lines().enumerate() {
@@ -157,7 +157,7 @@ impl UserList {
         self.users.get(user)
     }
 
-    /// Lines that name a user for a second time, for a warning. As with `PgBouncer` the last
+    /// Lines that name a user for a second time, for a warning. As with PgBouncer the last
     /// line counts.
     pub fn duplicates(&self) -> &[(usize, UserName)] {
         &self.duplicates

@@ -105,6 +105,28 @@ impl LoginError {
         }
     }
 
+    /// Would the same login fail again for the same reason? Then whoever waits for it must hear
+    /// so. Else it is the server's trouble of the moment (it starts, stops, is full, is broken),
+    /// and trying again makes sense.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { report, .. } => report.code.is_some_and(|code| {
+                let class = code.as_str().get(..2).unwrap_or_default();
+                !matches!(class, "08" | "53" | "57" | "58" | "XX")
+            }),
+            Self::NoSecret(..) | Self::UnsupportedMethod | Self::Scram(_) | Self::Startup(_) => {
+                true
+            }
+            Self::Unexpected(_)
+            | Self::Message(_)
+            | Self::TooMuch
+            | Self::Unsolicited
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Kdf(_) => false,
+        }
+    }
+
     /// What a client that waits for this server hears. A refusal is the server's, as far as it
     /// can be understood; all else is told to the log, not to the client.
     pub fn client_facing(&self) -> Option<ErrorResponse> {

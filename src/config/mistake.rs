@@ -45,7 +45,7 @@ impl Lines {
 
 /// Of the `known` words, the one that `word` probably stands for: at most a third of its letters
 /// are wrong.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The table of distances grows with the product of both lengths.
     const LONGEST: usize = 64;
     let word: Vec<char> = word.to_lowercase().chars().take(LONGEST).collect();

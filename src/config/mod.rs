@@ -15,7 +15,7 @@ mod toml;
 
 pub use diff::{Diff, diff};
 pub use kind::parse_time;
-pub use mistake::Mistake;
+pub use mistake::{Mistake, nearest};
 pub use names::{ClusterName, DatabaseName, NodeName, UserName};
 pub use reference::reference;
 pub use settings::{ClusterConfig, DatabaseConfig, General, Listen, MonitorLogin, NodeConfig};

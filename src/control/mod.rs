@@ -2,16 +2,56 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+pub mod coordination;
+mod director;
+mod driver;
+mod dry_run;
+pub mod events;
+mod failover;
+mod gate_lsn;
+pub mod gates;
+mod governor;
+mod hands;
+mod members;
+mod monitor;
+mod node_link;
+mod preflight;
+mod quiesce;
+mod record;
+mod replication;
+mod report;
+mod requests;
+pub mod switchover;
+mod verdict;
+
+pub use director::{Director, Setup};
+pub use record::Record;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::cluster::{ClusterView, Epoch, Wanted};
+use tokio::sync::oneshot;
+
+use self::director::ClusterHandle;
+use self::events::Journal;
+use self::governor::{Command, Reply};
+use crate::cluster::{ClusterView, Epoch, ViewReader, Wanted};
 use crate::config::{ClusterName, NodeName, OnDrainTimeout};
 use crate::pool::Blocker;
 
 /// Asks the Director. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Handle;
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clusters: BTreeMap<ClusterName, ClusterHandle>,
+    cluster_of: BTreeMap<NodeName, ClusterName>,
+    journal: Journal,
+}
 
 /// `SWITCHOVER cluster TO node ...`; what is `None` comes from the cluster's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +69,11 @@ pub struct SwitchoverRequest {
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// It is in `phase` now.
+    Running {
+        /// Phase of the state machine.
+        phase: &'static str,
+    },
     /// The new lead holds.
     Completed,
     /// Given up in `phase`: the old lead holds.
@@ -105,9 +150,31 @@ pub struct Event {
 }
 
 impl Handle {
+    fn new(
+        clusters: BTreeMap<ClusterName, ClusterHandle>,
+        cluster_of: BTreeMap<NodeName, ClusterName>,
+        journal: Journal,
+    ) -> Self {
+        let shared = Shared {
+            clusters,
+            cluster_of,
+            journal,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// A control plane without clusters, for tests of those who ask it.
+    #[cfg(test)]
+    pub(crate) fn without_clusters() -> Self {
+        Self::new(BTreeMap::new(), BTreeMap::new(), Journal::in_memory())
+    }
+
     /// All clusters, in name order.
     pub fn views(&self) -> Vec<Arc<ClusterView>> {
-        unimplemented!()
+        let clusters = self.shared.clusters.values();
+        clusters.map(|c| Arc::clone(&c.view.borrow())).collect()
     }
 
     /// All that `DRY RUN` does: who would block, what would be refused. Changes nothing.
@@ -116,8 +183,8 @@ impl Handle {
         cluster: &ClusterName,
         request: SwitchoverRequest,
     ) -> Result<Report, Refusal> {
-        let _ = (cluster, request);
-        unimplemented!()
+        self.ask(cluster, |reply| Command::Preflight(request, reply))
+            .await
     }
 
     /// Moves the lead. Returns when it is done or given up; dropping the future does not abort.
@@ -126,14 +193,13 @@ impl Handle {
         cluster: &ClusterName,
         request: SwitchoverRequest,
     ) -> Result<Report, Refusal> {
-        let _ = (cluster, request);
-        unimplemented!()
+        self.ask(cluster, |reply| Command::Switchover(request, reply))
+            .await
     }
 
     /// Gives up a running switchover. Refused from the commit phase on.
     pub async fn abort(&self, cluster: &ClusterName) -> Result<(), Refusal> {
-        let _ = cluster;
-        unimplemented!()
+        self.ask(cluster, Command::Abort).await
     }
 
     /// Unplanned move. `accept_loss`: also when the target is known to lack something, or nothing
@@ -144,23 +210,53 @@ impl Handle {
         target: &NodeName,
         accept_loss: bool,
     ) -> Result<Report, Refusal> {
-        let _ = (cluster, target, accept_loss);
-        unimplemented!()
+        let target = target.clone();
+        self.ask(cluster, |reply| {
+            Command::Failover(target, accept_loss, reply)
+        })
+        .await
     }
 
     /// READY, DRAIN, MAINT, FENCE. The lead cannot be drained: that is a switchover.
     pub async fn set_wanted(&self, node: &NodeName, wanted: Wanted) -> Result<(), Refusal> {
-        let _ = (node, wanted);
-        unimplemented!()
+        let Some(cluster) = self.shared.cluster_of.get(node).cloned() else {
+            return Err(requests::no_such_node(node));
+        };
+        let node = node.clone();
+        self.ask(&cluster, |reply| Command::SetWanted(node, wanted, reply))
+            .await
     }
 
     /// The latest events, oldest first.
     pub fn events(&self) -> Vec<Event> {
-        unimplemented!()
+        self.shared.journal.latest()
     }
 
     /// The running operation's report so far, else the last one, per cluster in name order.
     pub fn operations(&self) -> Vec<Report> {
-        unimplemented!()
+        let clusters = self.shared.clusters.values();
+        clusters
+            .filter_map(|c| c.operation.borrow().clone())
+            .collect()
+    }
+
+    /// The view of one cluster, to be waited on.
+    pub fn watch(&self, cluster: &ClusterName) -> Option<ViewReader> {
+        self.shared.clusters.get(cluster).map(|c| c.view.clone())
+    }
+
+    /// Every console has a reply of its own.
+    async fn ask<T>(
+        &self,
+        cluster: &ClusterName,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Refusal> {
+        let Some(found) = self.shared.clusters.get(cluster) else {
+            return Err(requests::no_such_cluster(cluster));
+        };
+        let (reply, answer) = oneshot::channel();
+        let sent = found.commands.send(command(reply)).await;
+        sent.map_err(|_| requests::gone())?;
+        answer.await.unwrap_or_else(|_| Err(requests::gone()))
     }
 }

@@ -151,7 +151,7 @@ impl Pools {
         let info = Arc::clone(info);
         async move {
             let mut packet = BytesMut::new();
-            let Some(key) = &info.key else { return };
+            let key = &info.key;
             CancelRequest {
                 pid: key.pid,
                 key: key.key.clone(),

@@ -18,9 +18,12 @@ pub enum VerbError {
     /// Already paused (55000).
     #[error("already suspended/paused")]
     AlreadyPaused,
-    /// Not paused (55000).
-    #[error("{0} is not paused")]
-    NotPaused(String),
+    /// The database is not paused (55000).
+    #[error("database {0} is not paused")]
+    NotPaused(DatabaseName),
+    /// Not everything is paused (55000).
+    #[error("pooler is not paused/suspended")]
+    PoolerNotPaused,
     /// `KILL_CLIENT` of an unknown id (22023).
     #[error("client not found")]
     NoSuchClient,
@@ -89,8 +92,10 @@ impl Pools {
             Some(name) => self.known(name)?.set_paused(false),
         };
         if !changed {
-            let what = database.map_or("pooler".to_owned(), |name| format!("database {name}"));
-            return Err(VerbError::NotPaused(what));
+            return Err(match database {
+                Some(name) => VerbError::NotPaused(name.clone()),
+                None => VerbError::PoolerNotPaused,
+            });
         }
         self.visit(database, |pool| pool.wake())?;
         self.bell()

@@ -16,7 +16,7 @@ use crate::auth::{Kdf, Verifier};
 use crate::config::NodeConfig;
 use crate::net::{Ends, Stream, TcpOptions};
 use crate::wire::message::{self, BackendKey, RawMessage, TxStatus};
-use crate::wire::{SqlState, frontend, tag};
+use crate::wire::{frontend, tag};
 
 /// Terminate has no body.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
@@ -76,8 +76,8 @@ pub struct ServerInfo {
     pub generation: u64,
     /// Backend's process id, as `pg_stat_activity` has it.
     pub pid: i32,
-    /// What a cancel request to the backend needs; PostgreSQL always gives it.
-    pub key: Option<BackendKey>,
+    /// What a cancel request to the backend needs.
+    pub key: BackendKey,
     /// Both ends of the socket.
     pub ends: Ends,
     /// What it was started with.
@@ -203,6 +203,13 @@ pub enum DialError {
         /// Why.
         source: LoginError,
     },
+    /// It let us in without a cancel key, as PostgreSQL never does. Without the backend's process
+    /// id nobody can tell whether it is idle, so such a server is not used.
+    #[error("node \"{node}\" gave no cancel key at login")]
+    NoKey {
+        /// Its name.
+        node: String,
+    },
     /// `server_connect_timeout`.
     #[error("node \"{node}\" did not answer a login within {} s", limit.as_secs_f32())]
     TimedOut {
@@ -214,21 +221,13 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Will the same login be refused again, whoever tries? A node that is starting up or going
-    /// down (57P03) is worth waiting for, as is one that cannot be reached.
+    /// Will the same login be refused again, whoever tries? A node that cannot be reached, or that
+    /// is starting, stopping or full, is worth waiting for.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::TimedOut { .. } => false,
-            Self::Login { source, .. } => match source {
-                LoginError::Refused { report, .. } => {
-                    report.code != Some(SqlState::CANNOT_CONNECT_NOW)
-                }
-                LoginError::NoSecret(..)
-                | LoginError::UnsupportedMethod
-                | LoginError::Scram(_)
-                | LoginError::Startup(_) => true,
-                _ => false,
-            },
+            Self::NoKey { .. } => true,
+            Self::Login { source, .. } => source.is_final(),
         }
     }
 }
@@ -267,13 +266,14 @@ impl Server {
                 node: node(),
                 source,
             })?;
+        let key = hello.key.ok_or_else(|| DialError::NoKey { node: node() })?;
         let info = ServerInfo {
             id,
             ends: stream.ends(),
             node: dial.node,
             generation: dial.generation,
-            pid: hello.key.as_ref().map_or(0, |key| key.pid.cast_signed()),
-            key: hello.key,
+            pid: key.pid.cast_signed(),
+            key,
             params: dial.params,
             opened: Instant::now(),
             opened_at: SystemTime::now(),

@@ -126,17 +126,13 @@ impl FrameScanner {
 
     /// What of `bytes` comes after the current body.
     fn skip_body<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        match bytes.get(self.body_left as usize..) {
-            Some(rest) => {
-                self.body_left = 0;
-                rest
-            }
-            None => {
-                // `bytes` is shorter than `body_left`, so its length fits.
-                self.body_left -= bytes.len() as u32;
-                &[]
-            }
+        if let Some(rest) = bytes.get(self.body_left as usize..) {
+            self.body_left = 0;
+            return rest;
         }
+        // `bytes` is shorter than `body_left`, so its length fits.
+        self.body_left -= bytes.len() as u32;
+        &[]
     }
 }
 
@@ -155,15 +151,18 @@ mod tests {
         out
     }
 
+    /// Type, length, and the status of a `ReadyForQuery`.
+    type Seen = (u8, u32, Option<u8>);
+
     /// Feeds `stream` in pieces as a relay does, and returns what was forwarded and seen.
-    fn relay(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<(u8, u32, Option<u8>)>, bool) {
-        let mut scanner = FrameScanner::new();
+    fn relay(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<Seen>, bool) {
+        let mut walk = FrameScanner::new();
         let (mut out, mut seen, mut carry) = (Vec::new(), Vec::new(), Vec::new());
         let mut from = 0;
         for to in cuts.iter().copied().chain([stream.len()]) {
             let mut chunk = std::mem::take(&mut carry);
             chunk.extend_from_slice(&stream[from..to]);
-            let scanned = scanner
+            let scanned = walk
                 .scan(&chunk, |f| {
                     let status = (f.tag == b'Z').then(|| f.head.first().copied()).flatten();
                     seen.push((f.tag, f.body_len, status));
@@ -174,11 +173,11 @@ mod tests {
             out.extend_from_slice(&chunk[..scanned.consumed]);
             carry = chunk.split_off(scanned.consumed);
             assert!(carry.len() <= MAX_LEFT_OVER);
-            assert!(carry.is_empty() || scanner.at_boundary());
+            assert!(carry.is_empty() || walk.at_boundary());
             from = to;
         }
         out.extend_from_slice(&carry);
-        (out, seen, scanner.at_boundary())
+        (out, seen, walk.at_boundary())
     }
 
     fn messages() -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -238,12 +237,12 @@ mod tests {
     #[test]
     fn a_refused_frame_stays_whole_and_is_offered_again() {
         let stream = [message(b'Q', b"select 1\0"), message(b'X', b"")].concat();
-        let mut scanner = FrameScanner::new();
+        let mut walk = FrameScanner::new();
         let stop_at_x = |f: Frame<'_>| match f.tag {
             b'X' => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         };
-        let scanned = scanner.scan(&stream, stop_at_x).unwrap();
+        let scanned = walk.scan(&stream, stop_at_x).unwrap();
         assert_eq!(
             scanned,
             Scanned {
@@ -251,8 +250,8 @@ mod tests {
                 stopped: true
             }
         );
-        assert!(scanner.at_boundary());
-        let scanned = scanner.scan(&stream[14..], stop_at_x).unwrap();
+        assert!(walk.at_boundary());
+        let scanned = walk.scan(&stream[14..], stop_at_x).unwrap();
         assert_eq!(
             scanned,
             Scanned {
@@ -261,7 +260,7 @@ mod tests {
             }
         );
         // Three bytes of the header are nothing yet; none of them is given away.
-        let scanned = scanner.scan(&stream[14..17], stop_at_x).unwrap();
+        let scanned = walk.scan(&stream[14..17], stop_at_x).unwrap();
         assert_eq!(
             scanned,
             Scanned {
@@ -287,18 +286,18 @@ mod tests {
 
     #[test]
     fn a_huge_body_passes_without_being_there() {
-        let mut scanner = FrameScanner::new();
+        let mut walk = FrameScanner::new();
         let mut frames = 0;
         let header = [b'D', 0x7F, 0xFF, 0xFF, 0xFF];
         let mut count = |_: Frame<'_>| {
             frames += 1;
             ControlFlow::Continue(())
         };
-        assert_eq!(scanner.scan(&header, &mut count).unwrap().consumed, 5);
-        assert_eq!(scanner.scan(&[0; 1000], &mut count).unwrap().consumed, 1000);
+        assert_eq!(walk.scan(&header, &mut count).unwrap().consumed, 5);
+        assert_eq!(walk.scan(&[0; 1000], &mut count).unwrap().consumed, 1000);
         assert_eq!(frames, 1);
-        assert_eq!(scanner.body_left(), i32::MAX as u32 - 4 - 1000);
-        assert!(!scanner.at_boundary());
+        assert_eq!(walk.body_left(), i32::MAX as u32 - 4 - 1000);
+        assert!(!walk.at_boundary());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 pub mod error;
 pub mod frame;
 pub mod message;
+pub mod rows;
 pub mod startup;
 
 pub use error::{ErrorResponse, NoticeResponse, Report, Severity, SqlState};

@@ -36,9 +36,21 @@ impl ProtocolVersion {
     }
 }
 
-const CANCEL_REQUEST: u32 = 1234 << 16 | 5678;
-const SSL_REQUEST: u32 = 1234 << 16 | 5679;
-const GSSENC_REQUEST: u32 = 1234 << 16 | 5680;
+const CANCEL_REQUEST: u32 = ProtocolVersion {
+    major: 1234,
+    minor: 5678,
+}
+.code();
+const SSL_REQUEST: u32 = ProtocolVersion {
+    major: 1234,
+    minor: 5679,
+}
+.code();
+const GSSENC_REQUEST: u32 = ProtocolVersion {
+    major: 1234,
+    minor: 5680,
+}
+.code();
 /// Parameters with this prefix are options of the protocol itself, not of the session.
 const PROTOCOL_OPTION_PREFIX: &[u8] = b"_pq_.";
 
@@ -124,6 +136,10 @@ pub enum StartupError {
     /// Not protocol 3, or an encryption request that is not allowed (any more).
     #[error("unsupported frontend protocol {}.{}", .0.major, .0.minor)]
     Protocol(ProtocolVersion),
+    /// Bytes behind an encryption request, sent before its answer: somebody between the client and
+    /// us may have put them there to be taken for encrypted ones (CVE-2021-3935, CVE-2021-23214).
+    #[error("received unencrypted data after {0}")]
+    Unencrypted(&'static str),
     /// Names and values do not end where the packet ends.
     #[error("invalid startup packet layout")]
     Layout,
@@ -151,7 +167,13 @@ impl FirstPacket {
         let code = packet.try_get_u32().map_err(|_| StartupError::Length)?;
         match code {
             CANCEL_REQUEST => CancelRequest::parse(packet).map(|c| Some(Self::Cancel(c))),
+            SSL_REQUEST if offer.ssl && !buf.is_empty() => {
+                Err(StartupError::Unencrypted("SSL request"))
+            }
             SSL_REQUEST if offer.ssl => Ok(Some(Self::SslRequest)),
+            GSSENC_REQUEST if offer.gss && !buf.is_empty() => {
+                Err(StartupError::Unencrypted("GSSAPI encryption request"))
+            }
             GSSENC_REQUEST if offer.gss => Ok(Some(Self::GssEncRequest)),
             _ => StartupMessage::parse(ProtocolVersion::from_code(code), &packet)
                 .map(|s| Some(Self::Startup(s))),
@@ -301,6 +323,16 @@ impl StartupError {
                     ProtocolVersion::LATEST.minor
                 ),
             )),
+            Self::Unencrypted(request) => Some(
+                ErrorResponse::fatal(
+                    SqlState::PROTOCOL_VIOLATION,
+                    format!("received unencrypted data after {request}"),
+                )
+                .detail(
+                    "This could be either a client-software bug or evidence of an attempted \
+                     man-in-the-middle attack.",
+                ),
+            ),
             Self::Layout => Some(ErrorResponse::fatal(
                 SqlState::PROTOCOL_VIOLATION,
                 "invalid startup packet layout: expected terminator as last byte",

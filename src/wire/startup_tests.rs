@@ -46,11 +46,27 @@ fn requests_for_encryption_count_once() {
 }
 
 #[test]
-fn what_follows_a_request_stays_in_the_buffer() {
-    let mut bytes = packet(SSL_REQUEST, b"");
-    bytes.put_slice(b"XXXX");
-    FirstPacket::take(&mut bytes, EncryptionOffer::FRESH).unwrap();
-    assert_eq!(&bytes[..], b"XXXX");
+fn nothing_may_follow_a_request_before_its_answer() {
+    for (code, request) in [
+        (SSL_REQUEST, "SSL request"),
+        (GSSENC_REQUEST, "GSSAPI encryption request"),
+    ] {
+        for behind in [
+            &b"X"[..],
+            &packet(ProtocolVersion::V3_0.code(), b"user\0admin\0\0"),
+        ] {
+            let mut bytes = packet(code, b"");
+            bytes.put_slice(behind);
+            let error = take(bytes).unwrap_err();
+            assert_eq!(error, StartupError::Unencrypted(request));
+            let answer = error.client_facing().unwrap();
+            assert_eq!(answer.code, SqlState::PROTOCOL_VIOLATION);
+            assert_eq!(
+                answer.message,
+                format!("received unencrypted data after {request}")
+            );
+        }
+    }
 }
 
 #[test]

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use harness::client::{APP, DATABASE, connect_named};
 use harness::ledger::{self, Nature, Workload, WorkloadSpec};
-use harness::node::{APP, DATABASE};
 use harness::pair::{Pair, PairSpec};
 use harness::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, ProxySpec, named_rows};
 use screen::Screen;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     // A panic of the harness (a server that did not start, a wait that took too long) is a failed
     // demo; everything it started ends with it.
-    let result = runtime.block_on(tokio::spawn(run(arguments.pgsluice)));
+    let result = runtime.block_on(runtime.spawn(run(arguments.pgsluice)));
     drop(runtime);
     match result {
         Ok(tally) => {
@@ -124,6 +124,15 @@ impl Show {
         let lead = proxy.lead().await.unwrap_or_default();
         let place = format!("on port {}, session pooling, lead {lead}", proxy.port());
         screen.done("pgsluice", &place, begun.elapsed());
+        screen.label(
+            "look",
+            &format!(
+                "PGPASSWORD={} psql -h 127.0.0.1 -p {} -U {} {CONSOLE} -c 'SHOW NODES'",
+                ADMIN.password,
+                proxy.port(),
+                ADMIN.user
+            ),
+        );
         let begun = Instant::now();
         screen.busy("starting the clients");
         let workload = Workload::start(WorkloadSpec {
@@ -160,7 +169,7 @@ impl Show {
             Ok(phases) => {
                 self.screen.phases(&phases);
                 self.workload.all_served().await;
-                self.tally.switchovers += 1;
+                self.tally.switched(&self.workload.current());
             }
             Err(error) => self.fail(&format!("switchover {number}: {}", error.message)),
         }
@@ -174,9 +183,12 @@ impl Show {
         let command = format!("SWITCHOVER {CLUSTER} TO {target} DRAIN TIMEOUT '{DRAIN_TIMEOUT}'");
         self.screen.chapter(&format!("In the way: {command}"));
         let lead = self.proxy.lead().await.unwrap_or_default();
-        let blocker = self.proxy.connect_as(APP).await.expect("a client");
+        let port = self.proxy.port();
+        let (blocker, _driver) = connect_named(port, APP, DATABASE, "forgotten psql")
+            .await
+            .expect("a client");
         blocker
-            .batch_execute("SET application_name = 'forgotten_psql'; BEGIN; SELECT 1")
+            .batch_execute("BEGIN; SELECT 1")
             .await
             .expect("an open transaction");
         self.screen
@@ -299,7 +311,7 @@ impl Show {
     }
 
     async fn say(&self, command: &str) -> Result<Vec<NamedRow>, Complaint> {
-        let console = harness::node::connect(self.proxy.port(), ADMIN, CONSOLE).await;
+        let console = harness::client::connect(self.proxy.port(), ADMIN, CONSOLE).await;
         let (client, _driver) = console.map_err(|error| Complaint::from(&error))?;
         named_rows(&client, command)
             .await

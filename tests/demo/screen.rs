@@ -55,6 +55,11 @@ impl Screen {
         self.line(&format!("  {label:<LABEL$} {what} {took}"));
     }
 
+    /// A labelled fact.
+    pub(crate) fn label(&mut self, label: &str, what: &str) {
+        self.line(&format!("  {label:<LABEL$} {what}"));
+    }
+
     /// A remark.
     pub(crate) fn note(&mut self, text: &str) {
         self.line(&format!("  {text}"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::harness::ledger::{Failure, Nature, Verdict, Work};
+use crate::harness::ledger::{Failure, Interval, Nature, Verdict, Work};
 
 /// The figures of the last line.
 #[derive(Debug)]
@@ -48,6 +48,13 @@ impl Tally {
         &self.problems
     }
 
+    /// A switchover is complete and every client was served again.
+    pub(crate) fn switched(&mut self, interval: &Interval) {
+        self.switchovers += 1;
+        self.holds.extend(&interval.longest);
+        self.holds.sort_unstable();
+    }
+
     /// Takes over what the clients and the databases say.
     pub(crate) fn judge(&mut self, work: &Work, verdict: &Verdict, late: &BTreeSet<i64>) {
         self.acknowledged = verdict.acknowledged;
@@ -55,13 +62,6 @@ impl Tally {
         self.overlap = verdict.overlap;
         self.errors = work.errors().count() as u64;
         self.reconnects = work.reconnects();
-        self.holds = work
-            .during(Nature::Planned)
-            .filter(|interval| interval.reconnects > 0)
-            .flat_map(|interval| interval.longest.iter().copied())
-            .collect();
-        self.holds.sort_unstable();
-
         let changes = self.switchovers + self.failovers;
         if !verdict.is_clean(changes) {
             self.problem(&format!(

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,16 +22,23 @@ pub enum Weather {
     Crumbs,
     /// Accepts and reads, and passes nothing on.
     BlackHole,
-    /// Resets every connection.
-    Reset,
 }
 
 /// A running relay on a port of its own.
 #[derive(Debug)]
 pub struct Bounce {
     port: u16,
-    weather: Arc<watch::Sender<Weather>>,
+    road: Arc<Road>,
     acceptor: JoinHandle<()>,
+}
+
+/// What all connections of a relay look at.
+#[derive(Debug)]
+struct Road {
+    target: AtomicU16,
+    weather: watch::Sender<Weather>,
+    /// Changes whenever the connections of that moment shall be reset.
+    resets: watch::Sender<u64>,
 }
 
 impl Bounce {
@@ -38,11 +46,15 @@ impl Bounce {
     pub async fn to(target: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bind");
         let port = listener.local_addr().expect("address").port();
-        let weather = Arc::new(watch::Sender::new(Weather::Clear));
-        let acceptor = tokio::spawn(accept(listener, target, Arc::clone(&weather)));
+        let road = Arc::new(Road {
+            target: AtomicU16::new(target),
+            weather: watch::Sender::new(Weather::Clear),
+            resets: watch::Sender::new(0),
+        });
+        let acceptor = tokio::spawn(accept(listener, Arc::clone(&road)));
         Self {
             port,
-            weather,
+            road,
             acceptor,
         }
     }
@@ -51,9 +63,19 @@ impl Bounce {
         self.port
     }
 
+    /// Where connections lead from now on.
+    pub fn retarget(&self, target: u16) {
+        self.road.target.store(target, Ordering::Relaxed);
+    }
+
+    /// Resets every connection there is.
+    pub fn reset(&self) {
+        self.road.resets.send_modify(|count| *count += 1);
+    }
+
     /// Changes the weather, also for what is connected already.
     pub fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+        self.road.weather.send_replace(weather);
     }
 }
 
@@ -63,39 +85,35 @@ impl Drop for Bounce {
     }
 }
 
-async fn accept(listener: TcpListener, target: u16, weather: Arc<watch::Sender<Weather>>) {
+async fn accept(listener: TcpListener, road: Arc<Road>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else {
             return;
         };
-        connections.spawn(relay(client, target, weather.subscribe()));
+        connections.spawn(relay(client, Arc::clone(&road)));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn relay(client: TcpStream, target: u16, weather: watch::Receiver<Weather>) {
-    let address = SocketAddr::from(([127, 0, 0, 1], target));
+async fn relay(client: TcpStream, road: Arc<Road>) {
+    let mut resets = road.resets.subscribe();
+    let address = SocketAddr::from(([127, 0, 0, 1], road.target.load(Ordering::Relaxed)));
     let Ok(server) = TcpStream::connect(address).await else {
         return;
     };
     for stream in [&client, &server] {
         let _ = stream.set_nodelay(true);
     }
-    let mut reset = weather.clone();
-    let resets = async move {
-        // An error means that the relay itself is gone.
-        let _ = reset.wait_for(|weather| *weather == Weather::Reset).await;
-    };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let hangup = [linger_handle(&to_client), linger_handle(&to_server)];
     tokio::select! {
         ((), ()) = async { tokio::join!(
-            pump(from_client, to_server, weather.clone()),
-            pump(from_server, to_client, weather.clone()),
+            pump(from_client, to_server, road.weather.subscribe()),
+            pump(from_server, to_client, road.weather.subscribe()),
         ) } => {}
-        () = resets => {
+        _ = resets.changed() => {
             // Closed with linger 0, a socket sends a reset in place of an orderly end.
             for stream in hangup.into_iter().flatten() {
                 let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
@@ -123,7 +141,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, weather: watch::R
                 to.write_all(&buffer[..count]).await
             }
             Weather::Crumbs => crumbs(&mut to, &buffer[..count]).await,
-            Weather::Clear | Weather::Reset => to.write_all(&buffer[..count]).await,
+            Weather::Clear => to.write_all(&buffer[..count]).await,
         };
         if sent.is_err() || count == 0 {
             break;

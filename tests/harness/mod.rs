@@ -19,6 +19,7 @@
 )]
 
 pub mod bounce;
+pub mod client;
 pub mod ledger;
 pub mod node;
 pub mod pair;
@@ -34,7 +35,7 @@ use tokio::time::Instant;
 
 /// How long [`eventually`] waits: far more than anything takes, so that a slow machine never
 /// fails a test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
 pub async fn eventually<F, Fut>(what: &str, mut condition: F)

@@ -6,51 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Error};
 
+use super::client::{DATABASE, Login, Rows, SUPERUSER, connect, simple};
 use super::template;
 use super::workspace::{Workspace, as_server_account, block, children, free_port, run, signal};
-
-/// The database that clients use.
-pub const DATABASE: &str = "app";
-/// Role of the monitor and of the gate: `pg_monitor` and what [`super::pair`] grants.
-pub const MONITOR: Login = Login {
-    user: "pgsluice",
-    password: "monitor-secret",
-};
-/// Application role with a SCRAM-SHA-256 secret.
-pub const APP: Login = Login {
-    user: "app",
-    password: "app-secret",
-};
-/// Application role with an MD5 secret.
-pub const APP_MD5: Login = Login {
-    user: "app_md5",
-    password: "md5-secret",
-};
-/// Application role that is asked for its password in clear.
-pub const APP_PLAIN: Login = Login {
-    user: "app_plain",
-    password: "plain-secret",
-};
-/// Application role that nobody asks for anything.
-pub const APP_TRUST: Login = Login {
-    user: "app_trust",
-    password: "",
-};
-/// Superuser of the tests.
-pub const SUPERUSER: Login = Login {
-    user: "postgres",
-    password: "",
-};
-
-/// A role and its password (empty: none).
-#[derive(Debug, Clone, Copy)]
-pub struct Login {
-    pub user: &'static str,
-    pub password: &'static str,
-}
 
 /// Whose binaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +46,6 @@ impl NodeSpec {
         }
     }
 }
-
-/// Rows as text, as `psql -At` would show them.
-pub type Rows = Vec<Vec<Option<String>>>;
 
 /// A server of our own. Killed when dropped.
 #[derive(Debug)]
@@ -425,42 +382,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill9();
     }
-}
-
-/// A connection over TCP, and the task that drives it: its result tells what the server said when
-/// it closed the connection unasked.
-pub async fn connect(
-    port: u16,
-    login: Login,
-    dbname: &str,
-) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
-    let mut config = Config::new();
-    config
-        .host("127.0.0.1")
-        .port(port)
-        .user(login.user)
-        .password(login.password)
-        .dbname(dbname)
-        .application_name("pgsluice-test")
-        .connect_timeout(Duration::from_secs(20));
-    let (client, connection) = config.connect(NoTls).await?;
-    Ok((client, tokio::spawn(connection)))
-}
-
-/// Runs `sql` by the simple protocol and gives all rows of all its results.
-pub async fn simple(client: &Client, sql: &str) -> Result<Rows, Error> {
-    let messages = client.simple_query(sql).await?;
-    Ok(messages
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(
-                (0..row.len())
-                    .map(|i| row.get(i).map(str::to_owned))
-                    .collect(),
-            ),
-            _ => None,
-        })
-        .collect())
 }
 
 /// Path of one of PostgreSQL's programs.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio_postgres::Client;
+
+use super::client::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, MONITOR};
 use super::eventually;
-use super::node::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, MONITOR, Node, NodeSpec, Release};
+use super::node::{Node, NodeSpec, Release};
 use super::workspace::Workspace;
 
 /// How a pair replicates.
@@ -37,6 +40,25 @@ pub struct Pair {
     pub kind: Kind,
     pub workspace: Arc<Workspace>,
 }
+
+/// Stalled apply.
+#[derive(Debug)]
+pub struct Stall {
+    lock: Client,
+}
+
+impl Stall {
+    /// Apply goes on.
+    pub async fn end(self) {
+        self.lock.batch_execute("ROLLBACK").await.expect("unlock");
+    }
+}
+
+/// When an apply worker of pglogical dies, its manager may miss that and look again only minutes
+/// later. Enabling what is enabled changes nothing and wakes the manager.
+const WAKE_PGLOGICAL: &str = "\
+SELECT pglogical.alter_subscription_enable(subscription_name, true) \
+FROM pglogical.show_subscription_status() WHERE status = 'down'";
 
 /// `harness_sync` shows how far replication has come; `pgsluice_marker` is for pgsluice itself.
 const TABLES: &str = "\
@@ -142,6 +164,19 @@ impl Pair {
         }
     }
 
+    /// From now on nothing is applied on the node `to`, while it can be read and written as before.
+    pub async fn stall_apply(&self, to: &str) -> Stall {
+        let lock = self.node(to).connect(DATABASE).await;
+        lock.batch_execute("BEGIN; LOCK TABLE harness_sync IN EXCLUSIVE MODE")
+            .await
+            .expect("lock");
+        // Changes are applied in order: all that comes after this one waits behind it.
+        let from = if to == "n1" { "n2" } else { "n1" };
+        let touch = format!("UPDATE harness_sync SET n = n + 1 WHERE node = '{from}'");
+        self.node(from).query(&touch).await;
+        Stall { lock }
+    }
+
     async fn follow(&self, from: &Node, to: &Node) {
         let name = from.name();
         let n = from
@@ -151,8 +186,12 @@ impl Pair {
             .await
             .expect("a row per node");
         let arrived = format!("SELECT n >= {n} FROM harness_sync WHERE node = '{name}'");
-        eventually(&format!("{} has what {name} has", to.name()), || {
-            to.holds(&arrived)
+        eventually(&format!("{} has what {name} has", to.name()), async || {
+            let there = to.holds(&arrived).await;
+            if !there && self.kind == Kind::Pglogical {
+                to.holds(WAKE_PGLOGICAL).await;
+            }
+            there
         })
         .await;
     }

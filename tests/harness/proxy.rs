@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use super::eventually;
-use super::node::{
-    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, Node, SUPERUSER, connect, simple,
+use super::client::{
+    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, SUPERUSER, connect, simple,
 };
+use super::eventually;
+use super::node::Node;
 use super::pair::{Kind, Pair};
 use super::workspace::{Workspace, free_port, signal};
 

@@ -11,7 +11,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::node::Login;
+use super::client::Login;
 
 /// One message of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::node::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, MONITOR, NodeSpec, bin, project};
+use super::client::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, MONITOR};
+use super::node::{NodeSpec, bin, project};
 use super::workspace::{
     Workspace, as_server_account, give_to_server_account, is_root, random, run,
 };

@@ -21,15 +21,14 @@ const WATCHDOG: &str = r#"
 root=$1
 word=
 read -r word
+ours() { grep -qs -- "$root" "/proc/$1/cmdline"; }
 if [ -z "$word" ]; then
+    while read -r pid; do ours "$pid" && kill -QUIT "$pid" && kill -CONT "$pid"; done <"$root/pids"
     while read -r pid; do
-        if grep -qs -- "$root" "/proc/$pid/cmdline"; then
-            kill -QUIT "$pid"; kill -CONT "$pid"
-            tries=0
-            while [ -d "/proc/$pid" ] && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
-            [ -d "/proc/$pid" ] && kill -KILL "$pid"
-        fi
-    done 2>/dev/null <"$root/pids"
+        tries=0
+        while ours "$pid" && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+        ours "$pid" && kill -KILL "$pid"
+    done <"$root/pids"
 fi
 if [ "$word" = keep ]; then rm -rf "$root"/*/data "$root"/*/template; else rm -rf "$root"; fi
 "#;

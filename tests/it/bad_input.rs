@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::front::{FrontSpec, binary, front, plain_front};
+use crate::harness::client::{APP, DATABASE, SUPERUSER};
 use crate::harness::eventually;
-use crate::harness::node::{APP, DATABASE, SUPERUSER};
 use crate::harness::proxy::Proxy;
 use crate::harness::raw::{RawConn, message, printable, query, terminate, trace};
 

@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::front::{FrontSpec, front, node, plain_front};
+use crate::harness::client::{DATABASE, Login, SUPERUSER};
 use crate::harness::eventually;
-use crate::harness::node::{DATABASE, Login, SUPERUSER};
 use crate::harness::proxy::{ADMIN, CONSOLE, Proxy};
 use crate::harness::raw::{Message, RawConn, query, terminate, trace};
 use crate::harness::workspace::signal;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use crate::harness::node::{DATABASE, MONITOR, Node, NodeSpec, Release};
+use crate::harness::client::{DATABASE, MONITOR};
+use crate::harness::node::{Node, NodeSpec, Release};
 use crate::harness::proxy::{ADMIN, CLUSTER, Proxy, STATS};
 use crate::harness::workspace::{Workspace, random};
 

@@ -11,4 +11,5 @@ mod front;
 mod oracle;
 mod pooling;
 mod servers;
+mod switchover;
 mod transparency;

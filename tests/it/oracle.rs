@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::harness::bounce::Bounce;
+use crate::harness::client::{APP, DATABASE};
 use crate::harness::ledger::{
     Acknowledged, KEYS, Nature, Verdict, Work, Workload, WorkloadSpec, check, schema,
 };
-use crate::harness::node::{APP, DATABASE, Node};
+use crate::harness::node::Node;
 use crate::harness::pair::{Kind, Pair, PairSpec};
 
 /// Writes without a client: what is acknowledged is what the test says.
@@ -216,4 +218,39 @@ async fn writers_note_what_happened_to_them() {
         work.acknowledged.iter().any(|a| a.key == KEYS - 1),
         "all counters are used"
     );
+}
+
+/// The planted bug: somebody moves the clients without waiting for the new lead to catch up.
+#[tokio::test]
+async fn clients_moved_before_the_target_caught_up_miss_their_writes() {
+    let spec = PairSpec {
+        schema: schema(),
+        ..PairSpec::default()
+    };
+    let pair = Pair::pglogical(spec).await;
+    let road = Bounce::to(pair.n1.port()).await;
+    let workload = Workload::start(WorkloadSpec {
+        port: road.port(),
+        login: APP,
+        dbname: DATABASE.to_owned(),
+        writers: 6,
+        think: Duration::from_millis(2),
+    })
+    .await;
+    let stall = pair.stall_apply("n2").await;
+    workload.begin("behind", Nature::Calm);
+    workload.all_served().await;
+    workload.begin("moved", Nature::Planned);
+    road.retarget(pair.n2.port());
+    road.reset();
+    workload.all_served().await;
+    stall.end().await;
+    let work = workload.stop().await;
+    pair.catch_up().await;
+
+    let moved = work.during(Nature::Planned).next().unwrap();
+    assert!(moved.missing_at_release >= 6, "{moved:?}");
+    let verdict = check(pair.nodes(), &work, &BTreeSet::new()).await;
+    assert!(verdict.lost_updates > 0, "{verdict:?}");
+    assert!(!verdict.is_clean(1), "{verdict:?}");
 }

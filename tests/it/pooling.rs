@@ -4,10 +4,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::front::{FrontSpec, front, front_of, node, own_node, plain_front};
-use crate::harness::eventually;
-use crate::harness::node::{
-    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, Node, SUPERUSER, connect,
+use crate::harness::client::{
+    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, SUPERUSER, connect,
 };
+use crate::harness::eventually;
+use crate::harness::node::Node;
 use crate::harness::proxy::{ADMIN, CONSOLE, Proxy};
 use crate::harness::raw::{Message, RawConn, execute, parse, query, sync, terminate, trace};
 use crate::harness::workspace::signal;

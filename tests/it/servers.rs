@@ -1,10 +1,9 @@
 //! The harness itself: servers come up, replicate both ways, fall, and come back.
 
 use crate::harness::bounce::{Bounce, Weather};
+use crate::harness::client::{APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login};
 use crate::harness::eventually;
-use crate::harness::node::{
-    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, Node, NodeSpec, Release,
-};
+use crate::harness::node::{Node, NodeSpec, Release};
 use crate::harness::pair::{Kind, Pair, PairSpec};
 use crate::harness::raw::{self, RawConn};
 use crate::harness::workspace::Workspace;
@@ -117,7 +116,7 @@ async fn the_relay_crumbles_and_resets() {
     bounce.set(Weather::Crumbs);
     let (mut conn, _) = RawConn::login(bounce.port(), APP, DATABASE).await;
     assert_eq!(conn.query("SELECT 1").await, "T D C ZI");
-    bounce.set(Weather::Reset);
+    bounce.reset();
     assert!(conn.read().await.is_none());
     let gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'";
     eventually("the server noticed", || node.holds(gone)).await;

@@ -6,7 +6,7 @@ mod streams;
 
 use crate::front::{node, plain_front};
 use crate::harness::bounce::{Bounce, Weather};
-use crate::harness::node::{DATABASE, Login, SUPERUSER};
+use crate::harness::client::{DATABASE, Login, SUPERUSER};
 use crate::harness::raw::{Message, RawConn, printable, trace};
 
 use scripts::Script;

@@ -71,7 +71,7 @@ pub(crate) fn check(source: &Source, order: &[String]) -> Vec<Violation> {
 }
 
 /// Nothing is re-exported at the root (a path through it would hide its layer), and `main` sees
-/// only `app` and `config`.
+/// only `app`, `config`, and `listener` (it tells where clients can come).
 pub(crate) fn check_roots(source: &Source) -> Vec<Violation> {
     let product = &source.product;
     match source.path.as_str() {
@@ -84,12 +84,14 @@ pub(crate) fn check_roots(source: &Source) -> Vec<Violation> {
                     .into_iter()
                     .map(move |p| (at, p))
             })
-            .filter(|(_, path)| !matches!(path.split("::").next(), Some("app" | "config")))
+            .filter(|(_, path)| {
+                !matches!(path.split("::").next(), Some("app" | "config" | "listener"))
+            })
             .map(|(at, path)| {
                 source.violation(
                     product,
                     at,
-                    format!("main imports `{path}`: only app and config"),
+                    format!("main imports `{path}`: only app, config and listener"),
                 )
             })
             .collect(),

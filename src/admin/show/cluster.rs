@@ -1,13 +1,12 @@
 //! Our tables: clusters, nodes, replication, operations, events.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Console;
 use super::super::civil::utc;
-use super::super::operation::{blocker_line, summary};
-use super::{Col, int4, int8, maybe, millis, text};
+use super::super::operation::summary;
+use super::{Col, int4, int8, maybe, millis, signed, text};
 use crate::cluster::{ClusterView, LinkView, NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, NodeName};
 use crate::control::{Event, Outcome, Report};
@@ -52,7 +51,7 @@ pub(super) struct Node {
 
 impl Node {
     /// The link from the lead to this node.
-    fn from_lead(&self) -> Option<&LinkView> {
+    fn link_from_lead(&self) -> Option<&LinkView> {
         let lead = self.cluster.lead.as_ref()?;
         let mut links = self.cluster.links.iter();
         links.find(|link| link.from == *lead && link.to == self.view.name)
@@ -92,18 +91,16 @@ pub(super) const NODES: &[Col<Node>] = &[
     }),
     text("since", |n| utc(n.view.since)),
     int8("lag_bytes", |n| {
-        n.from_lead().and_then(|link| link.lag_bytes)
+        n.link_from_lead().and_then(|link| link.lag_bytes)
     }),
     maybe("lsn", |n| n.view.lsn.map(|lsn| lsn.to_string())),
     text("reason", |n| n.view.reason.clone()),
     text("replication", |n| {
-        n.from_lead()
+        n.link_from_lead()
             .map_or_else(String::new, |link| link.state.clone())
     }),
     int8("probe_us", |n| n.view.probe_us),
-    int4("priority", |n| {
-        u64::from(n.view.priority.max(0).unsigned_abs())
-    }),
+    signed("priority", |n| n.view.priority),
     text("candidate", |n| {
         match n.view.candidate {
             Candidate::Auto => "auto",
@@ -200,7 +197,6 @@ pub(in crate::admin) fn phases(report: &Report) -> Vec<Phase> {
 /// A phase of the running or the last operation of a cluster.
 pub(super) struct Operation {
     report: Arc<Report>,
-    outcome: &'static str,
     phase: Phase,
 }
 
@@ -213,54 +209,30 @@ pub(super) const SWITCHOVER: &[Col<Operation>] = &[
     text("target", |o| o.report.to.to_string()),
     int8("epoch", |o| Some(o.report.epoch.0)),
     text("started", |o| utc(o.report.started)),
-    text("outcome", |o| o.outcome.to_owned()),
+    text("outcome", |o| outcome(&o.report).to_owned()),
     text("phase", |o| o.phase.name.to_owned()),
     millis("ms", |o| o.phase.took),
     text("detail", |o| o.phase.detail.clone()),
 ];
 
 pub(super) fn operations(console: &Console) -> Vec<Operation> {
-    let views = console.control.views();
-    let running: HashMap<_, _> = views
-        .iter()
-        .filter_map(|view| Some((&view.name, view.operation.as_ref()?)))
-        .collect();
     let mut rows = Vec::new();
     for report in console.control.operations() {
-        let phase = running
-            .get(&report.cluster)
-            .filter(|operation| operation.kind == report.kind)
-            .map(|operation| operation.phase);
-        rows.extend(operation_rows(report, phase));
+        let report = Arc::new(report);
+        rows.extend(phases(&report).into_iter().map(|phase| Operation {
+            report: Arc::clone(&report),
+            phase,
+        }));
     }
     rows
 }
 
-/// `running`: the phase that the operation is in, if it has not ended.
-pub(super) fn operation_rows(report: Report, running: Option<&'static str>) -> Vec<Operation> {
-    let report = Arc::new(report);
-    let outcome = match (&report.outcome, running) {
-        (_, Some(_)) => "running",
-        (Outcome::Completed, None) => "completed",
-        (Outcome::Aborted { .. }, None) => "aborted",
-    };
-    let mut shown = phases(&report);
-    if let (Some(total), Some(phase)) = (shown.last_mut(), running) {
-        let blockers: Vec<String> = report.blockers.iter().map(blocker_line).collect();
-        total.detail = if blockers.is_empty() {
-            format!("in phase {phase}")
-        } else {
-            format!("in phase {phase}, waiting for {}", blockers.join("; "))
-        };
+fn outcome(report: &Report) -> &'static str {
+    match report.outcome {
+        Outcome::Running { .. } => "running",
+        Outcome::Completed => "completed",
+        Outcome::Aborted { .. } => "aborted",
     }
-    shown
-        .into_iter()
-        .map(|phase| Operation {
-            report: Arc::clone(&report),
-            outcome,
-            phase,
-        })
-        .collect()
 }
 
 /// A line of `DRY RUN`.

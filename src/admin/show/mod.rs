@@ -58,6 +58,7 @@ enum Get<R: 'static> {
     /// NULL where there is nothing to say.
     Maybe(fn(&R) -> Option<String>),
     Int4(fn(&R) -> u64),
+    Signed(fn(&R) -> i32),
     Int8(fn(&R) -> Option<u64>),
     Count(fn(&R) -> u64),
     Millis(fn(&R) -> Duration),
@@ -67,7 +68,7 @@ impl<R> Col<R> {
     fn column(&self) -> Column {
         let kind = match self.get {
             Get::Text(_) | Get::Maybe(_) => ColumnType::Text,
-            Get::Int4(_) => ColumnType::Int4,
+            Get::Int4(_) | Get::Signed(_) => ColumnType::Int4,
             Get::Int8(_) => ColumnType::Int8,
             Get::Count(_) | Get::Millis(_) => ColumnType::Numeric,
         };
@@ -79,6 +80,7 @@ impl<R> Col<R> {
             Get::Text(get) => Value::Text(get(row)),
             Get::Maybe(get) => get(row).map_or(Value::Null, Value::Text),
             Get::Int4(get) => Value::Int4(i32::try_from(get(row)).unwrap_or(i32::MAX)),
+            Get::Signed(get) => Value::Int4(get(row)),
             Get::Int8(get) => get(row).map_or(Value::Null, |number| {
                 Value::Int8(i64::try_from(number).unwrap_or(i64::MAX))
             }),
@@ -100,6 +102,11 @@ const fn maybe<R>(name: &'static str, get: fn(&R) -> Option<String>) -> Col<R> {
 
 const fn int4<R>(name: &'static str, get: fn(&R) -> u64) -> Col<R> {
     let get = Get::Int4(get);
+    Col { name, get }
+}
+
+const fn signed<R>(name: &'static str, get: fn(&R) -> i32) -> Col<R> {
+    let get = Get::Signed(get);
     Col { name, get }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::super::civil::utc;
 use super::super::{Console, VERSION};
 use super::{Col, int4, int8, maybe, text};
-use crate::config::{General, PoolMode};
+use crate::config::{ConfigRow, PoolMode, show_config};
 use crate::pool::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot};
 use crate::session::ClientSnapshot;
 
@@ -313,47 +313,15 @@ pub(super) fn lists(console: &Console) -> Vec<(&'static str, u64)> {
     .to_vec()
 }
 
-/// A setting as SHOW CONFIG tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Setting {
-    key: &'static str,
-    value: String,
-    default: String,
-    changeable: bool,
-}
-
-pub(super) const CONFIG: &[Col<Setting>] = &[
-    text("key", |s| s.key.to_owned()),
+pub(super) const CONFIG: &[Col<ConfigRow>] = &[
+    text("key", |s| s.key.clone()),
     text("value", |s| s.value.clone()),
     text("default", |s| s.default.clone()),
     text("changeable", |s| yes_no(s.changeable)),
 ];
 
-pub(super) fn config(console: &Console) -> Vec<Setting> {
-    let config = console.config();
-    let General {
-        max_client_conn,
-        default_pool_size,
-        query_wait_timeout,
-        server_lifetime,
-        server_idle_timeout,
-        ..
-    } = &config.general;
-    let seconds = |time: &Option<Duration>| time.map_or(0, |t| t.as_secs()).to_string();
-    let row = |key, value: String, default: &str| Setting {
-        key,
-        value,
-        default: default.to_owned(),
-        changeable: true,
-    };
-    vec![
-        row("max_client_conn", max_client_conn.to_string(), "100"),
-        row("default_pool_size", default_pool_size.to_string(), "20"),
-        row("max_user_connections", "0".to_owned(), "0"),
-        row("query_wait_timeout", seconds(query_wait_timeout), "120"),
-        row("server_lifetime", seconds(server_lifetime), "3600"),
-        row("server_idle_timeout", seconds(server_idle_timeout), "600"),
-    ]
+pub(super) fn config(console: &Console) -> Vec<ConfigRow> {
+    show_config(&console.config())
 }
 
 fn yes_no(yes: bool) -> String {
@@ -374,7 +342,7 @@ pub(super) fn state(console: &Console) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// One column: pgbouncer_exporter refuses more.
+/// One column: `pgbouncer_exporter` refuses more.
 pub(super) const VERSION_COLUMN: &[Col<()>] = &[text("version", |()| VERSION.to_owned())];
 
 pub(super) fn version(_: &Console) -> Vec<()> {

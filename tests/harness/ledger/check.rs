@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
 use super::{KEYS, Work};
-use crate::harness::node::{DATABASE, Node};
+use crate::harness::client::DATABASE;
+use crate::harness::node::Node;
 
 /// What the databases say. All counts but the first two are 0 after a good run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,10 +9,12 @@
 
 mod check;
 mod trouble;
+mod work;
 mod writers;
 
 pub use check::{Verdict, check, rows_written_by};
-pub use writers::{Acknowledged, Failure, Interval, Nature, Work, Workload, WorkloadSpec};
+pub use work::{Acknowledged, Failure, Interval, Nature, Work};
+pub use writers::{Workload, WorkloadSpec};
 
 /// How many counters there are. Fewer than writers, so that writers meet on each.
 pub const KEYS: i32 = 12;

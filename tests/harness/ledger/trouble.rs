@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::Error;
 
-use super::writers::{Failure, Nature};
+use super::work::{Failure, Nature};
 
 /// How long a client waits for one answer before it calls that a failure.
-const STATEMENT_PATIENCE: Duration = Duration::from_secs(30);
+const STATEMENT_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The task that drives a connection.
 pub type Driver = JoinHandle<Result<(), Error>>;

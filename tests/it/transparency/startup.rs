@@ -2,7 +2,7 @@
 
 use crate::front::{FrontSpec, front, node, plain_front};
 use crate::harness::bounce::{Bounce, Weather};
-use crate::harness::node::{APP, APP_MD5, APP_PLAIN, DATABASE, Login, SUPERUSER};
+use crate::harness::client::{APP, APP_MD5, APP_PLAIN, DATABASE, Login, SUPERUSER};
 use crate::harness::raw::{Message, RawConn, printable, query, terminate, trace};
 
 use super::{assert_same, masked};

@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::front::{node, plain_front};
+use crate::harness::client::{DATABASE, SUPERUSER};
 use crate::harness::eventually;
-use crate::harness::node::{DATABASE, SUPERUSER};
 use crate::harness::proxy::Proxy;
 use crate::harness::raw::{Message, RawConn, message, query, trace};
 

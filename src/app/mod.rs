@@ -1,27 +1,36 @@
 //! Composition root: builds the parts, owns tasks, threads and signals, and ends them in order.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+mod signals;
+mod source;
+
+pub use source::{FileSource, Loaded, Source};
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::admin::{Console, Request, ShutdownMode};
 use crate::auth::{Authenticator, Kdf, UserList};
 use crate::cluster::Reports;
-use crate::config::{Config, check, diff};
-use crate::control::Handle;
+use crate::config::{Config, diff};
+use crate::control::coordination::{FileStore, StoreError};
+use crate::control::events::Journal;
+use crate::control::{Director, Setup};
 use crate::listener::{BindError, Doors, Sockets, Worker, WorkerSockets};
 use crate::pool::{JANITOR_ROUND, Pools};
 use crate::relay::{Order, Scratch, StopReason};
 use crate::session::{Clients, Context};
+
+use signals::{Signals, Wish};
 
 /// Facts that the control plane has not read yet.
 const FACTS_MAX: usize = 1024;
@@ -38,21 +47,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often a draining instance looks whether it is empty.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
-/// Where the configuration comes from. Asked at the start and at every RELOAD.
-pub trait Source: Send {
-    /// Reads and checks everything. On error: all that is wrong, one mistake a line.
-    fn load(&self) -> Result<Loaded, String>;
-}
-
-/// A configuration and the users it names.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// The content of `auth_file`.
-    pub users: UserList,
-}
-
 /// Why an instance did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -62,6 +56,9 @@ pub enum AppError {
     /// A socket cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// `state_dir` cannot be used.
+    #[error(transparent)]
+    State(#[from] StoreError),
     /// The operating system refused a thread or a signal handler.
     #[error("the operating system refused a resource")]
     System(#[from] io::Error),
@@ -94,6 +91,9 @@ async fn start(
     ready: impl FnOnce(&Sockets),
 ) -> Result<(), AppError> {
     let workers = worker_count(&loaded.config);
+    let state_dir = loaded.config.general.state_dir.clone();
+    let store = FileStore::open(&state_dir)?;
+    let journal = Journal::open(&state_dir)?;
     let sockets = Sockets::bind(&loaded.config.listen, workers)?;
     let (config, config_reader) = watch::channel(Arc::new(loaded.config));
     let (users, users_reader) = watch::channel(Arc::new(loaded.users));
@@ -109,17 +109,14 @@ async fn start(
         kdf.clone(),
         ids,
     );
-    let _ = facts;
-    let handle = Handle;
-    for cluster in config_reader.borrow().clusters.values() {
-        pools.open(
-            &cluster.name,
-            &cluster.nodes[0].name,
-            crate::cluster::Epoch(1),
-            StopReason::Switchover,
-            None,
-        );
-    }
+    let setup = Setup {
+        config: Arc::clone(&config_reader.borrow()),
+        gates: Arc::new(pools.clone()),
+        facts,
+        store: Arc::new(store),
+        journal,
+    };
+    let (director, handle) = Director::spawn(setup).await?;
     let (requester, requests) = mpsc::channel(REQUESTS_MAX);
     let console = Arc::new(Console::new(
         pools.clone(),
@@ -128,7 +125,7 @@ async fn start(
         config_reader.clone(),
         requester,
     ));
-    let authenticator = Arc::new(Authenticator::new(mock_secret()?, kdf));
+    let authenticator = Arc::new(Authenticator::new(mock_secret(&state_dir)?, kdf));
     ready(&sockets);
     let (shares, unix_path) = sockets.split();
     let mut threads = Vec::new();
@@ -160,6 +157,7 @@ async fn start(
         console,
     };
     app.serve().await?;
+    director.shutdown().await;
     for thread in threads {
         // A worker that panicked has said so; there is nothing left to do for it.
         let _ = thread.join();
@@ -188,10 +186,24 @@ fn spawn_worker(
         })
 }
 
-/// Decides what salts unknown users are shown; as long as the instance lives, always the same.
-fn mock_secret() -> io::Result<[u8; 32]> {
+/// Decides what salts unknown users are shown. Kept over restarts: a salt that changed would tell
+/// that nobody is behind it.
+fn mock_secret(state_dir: &Path) -> io::Result<[u8; 32]> {
+    let path = state_dir.join("mock_secret");
+    if let Ok(kept) = fs::read(&path)
+        && let Ok(secret) = kept.try_into()
+    {
+        return Ok(secret);
+    }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(io::Error::other)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(&secret)?;
     Ok(secret)
 }
 
@@ -201,49 +213,6 @@ fn worker_count(config: &Config) -> usize {
             .map_or(1, usize::from)
             .min(WORKERS_MAX),
         count => count,
-    }
-}
-
-/// Signals and what they mean (PgBouncer's manual, "Signals").
-struct Signals {
-    hup: Signal,
-    term: Signal,
-    int: Signal,
-    quit: Signal,
-    usr1: Signal,
-    usr2: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    Reload,
-    Shutdown(ShutdownMode),
-    Pause,
-    Resume,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            hup: signal(SignalKind::hangup())?,
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            usr1: signal(SignalKind::user_defined1())?,
-            usr2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.hup.recv() => Wish::Reload,
-            _ = self.term.recv() => Wish::Shutdown(ShutdownMode::WaitForClients),
-            _ = self.int.recv() => Wish::Shutdown(ShutdownMode::WaitForServers),
-            _ = self.quit.recv() => Wish::Shutdown(ShutdownMode::Immediate),
-            _ = self.usr1.recv() => Wish::Pause,
-            _ = self.usr2.recv() => Wish::Resume,
-        }
     }
 }
 
@@ -374,39 +343,4 @@ fn log_verb(verb: &str, result: Result<(), crate::pool::VerbError>) {
         Ok(()) => tracing::info!("{verb} by signal"),
         Err(error) => tracing::warn!(%error, "{verb} by signal"),
     }
-}
-
-/// The usual source: a file, and the files it names.
-#[derive(Debug)]
-pub struct FileSource {
-    /// The configuration file.
-    pub path: PathBuf,
-}
-
-impl Source for FileSource {
-    fn load(&self) -> Result<Loaded, String> {
-        let named = |path: &Path| {
-            let text = fs::read_to_string(path);
-            text.map_err(|error| format!("{}: {error}", path.display()))
-        };
-        let text = named(&self.path)?;
-        let name = self.path.display().to_string();
-        let env = |variable: &str| std::env::var(variable).ok();
-        let config = check(&text, &name, &env, &|path| fs::read_to_string(path))
-            .map_err(|mistakes| lines(&mistakes))?;
-        let users = match &config.general.auth_file {
-            None => UserList::default(),
-            Some(path) => UserList::parse(&named(path)?)
-                .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.kind))?,
-        };
-        Ok(Loaded { config, users })
-    }
-}
-
-fn lines<T: ToString>(items: &[T]) -> String {
-    items
-        .iter()
-        .map(T::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
 }

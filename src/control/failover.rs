@@ -1,0 +1,194 @@
+//! Preflight of a failover: is the lead really down, is the target fit, what may be lost.
+
+use std::sync::Arc;
+
+use super::monitor::probe;
+use super::node_link::NodeLink;
+use super::preflight::open;
+use super::replication::{Consumer, LinkKind, consumers, received};
+use super::switchover::{Findings, Promotion};
+use super::verdict::Seen;
+use crate::config::{ClusterConfig, NodeConfig, Promote};
+use crate::lsn::Lsn;
+
+/// What was known of the lead and of the link to the target before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastSeen {
+    /// The lead's position at the last probe that it answered.
+    pub lead_lsn: Option<Lsn>,
+    /// What the target had confirmed then.
+    pub confirmed: Option<Lsn>,
+    /// The slot that the target reads from.
+    pub slot: Option<String>,
+}
+
+/// Who takes part, and on what terms.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    /// Settings of the cluster.
+    pub config: Arc<ClusterConfig>,
+    /// The lead by record.
+    pub from: NodeConfig,
+    /// The target.
+    pub to: NodeConfig,
+    /// The operator's ACCEPT LOSS.
+    pub accept_loss: bool,
+    /// From the monitor.
+    pub last: LastSeen,
+}
+
+/// Connections and findings for the rest of the way.
+#[derive(Debug, Clone)]
+pub(super) struct Cleared {
+    /// The old lead, if it answers.
+    pub lead: Option<Arc<NodeLink>>,
+    /// The target.
+    pub target: Arc<NodeLink>,
+    /// What it applies, if it could be told which.
+    pub consumer: Option<Consumer>,
+    /// The way to go.
+    pub findings: Findings,
+    /// Worth a word.
+    pub warnings: Vec<String>,
+    /// WAL bytes that the target may lack; `None`: unknown.
+    pub loss: Option<u64>,
+}
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// What is in the way.
+    pub why: String,
+    /// What the operator can do.
+    pub hint: Option<&'static str>,
+}
+
+/// Runs all checks.
+pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
+    let (from, to) = (&terms.from.name, &terms.to.name);
+    let lead = fresh_probes(terms).await;
+    if lead.is_some() && !terms.accept_loss {
+        return Err(Refused {
+            why: format!("lead \"{from}\" answers"),
+            hint: Some("Use SWITCHOVER, or FAILOVER with ACCEPT LOSS to give the lead up."),
+        });
+    }
+    let plain = |why| Refused { why, hint: None };
+    let target = open(&terms.config, &terms.to).await.map_err(plain)?;
+    let failed = |e| plain(format!("\"{to}\" could not be asked: {e}"));
+    let all = consumers(&target, terms.config.replication)
+        .await
+        .map_err(failed)?;
+    let consumer = choose(all, terms.last.slot.as_deref());
+    let got = match &consumer {
+        Some(consumer) => received(&target, consumer).await.map_err(failed)?,
+        None => None,
+    };
+    let loss = estimate(&terms.last, got);
+    if loss != Some(0) && !terms.accept_loss {
+        return Err(Refused {
+            why: loss_text(&terms.last, got, loss),
+            hint: Some("FAILOVER with ACCEPT LOSS goes on nevertheless."),
+        });
+    }
+    let mut warnings = Vec::new();
+    if lead.is_some() {
+        warnings.push(format!(
+            "lead \"{from}\" answers and may be written by others"
+        ));
+    }
+    if loss != Some(0) {
+        warnings.push(loss_text(&terms.last, got, loss));
+    }
+    let sql = "SELECT current_setting('transaction_read_only') = 'on' AND NOT pg_is_in_recovery()";
+    if target.yes(sql, &[]).await.map_err(failed)? {
+        return Err(plain(format!("\"{to}\" is read-only")));
+    }
+    let recovery = target
+        .yes("SELECT pg_is_in_recovery()", &[])
+        .await
+        .map_err(failed)?;
+    let findings = Findings {
+        durable: !recovery,
+        promote: match (recovery, terms.config.promote) {
+            (false, _) => Promotion::NotNeeded,
+            (true, Promote::Wait) => Promotion::Awaited,
+            (true, Promote::PgPromote) => Promotion::Sent,
+        },
+        lead_answers: lead.is_some(),
+        ..Findings::default()
+    };
+    Ok(Cleared {
+        lead,
+        target,
+        consumer,
+        findings,
+        warnings,
+        loss,
+    })
+}
+
+/// `fall` new connections one after the other; the first that works is the answer.
+async fn fresh_probes(terms: &Terms) -> Option<Arc<NodeLink>> {
+    for _ in 0..terms.config.fall.max(1) {
+        let mut link = None;
+        let observation = Box::pin(probe(&terms.config, &terms.from, &mut link)).await;
+        if observation.seen == Seen::Answers {
+            return link.map(Arc::new);
+        }
+    }
+    None
+}
+
+/// Which consumer reads from the lead cannot be asked of a dead lead.
+fn choose(all: Vec<Consumer>, slot: Option<&str>) -> Option<Consumer> {
+    let only = all.len() == 1;
+    all.into_iter().find(|c| {
+        only || c.kind == LinkKind::Physical || (slot.is_some() && c.slot.as_deref() == slot)
+    })
+}
+
+fn estimate(last: &LastSeen, received: Option<Lsn>) -> Option<u64> {
+    let has = last.confirmed.max(received)?;
+    last.lead_lsn.map(|lsn| lsn.bytes_since(has))
+}
+
+fn loss_text(last: &LastSeen, received: Option<Lsn>, loss: Option<u64>) -> String {
+    let show = |lsn: Option<Lsn>| lsn.map_or_else(|| "unknown".to_owned(), |lsn| lsn.to_string());
+    let bytes = loss.map_or_else(|| "an unknown number of".to_owned(), |n| n.to_string());
+    format!(
+        "the target may lack {bytes} bytes of WAL: last seen on the lead {}, confirmed by the \
+         target {}, received by it {}",
+        show(last.lead_lsn),
+        show(last.confirmed),
+        show(received)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_is_what_the_lead_had_and_the_target_never_got() {
+        let last = |lead: Option<u64>, confirmed: Option<u64>| LastSeen {
+            lead_lsn: lead.map(Lsn),
+            confirmed: confirmed.map(Lsn),
+            slot: None,
+        };
+        for (last, received, loss) in [
+            (last(Some(100), Some(60)), None, Some(40)),
+            (last(Some(100), Some(60)), Some(90), Some(10)),
+            (last(Some(100), Some(60)), Some(120), Some(0)),
+            (last(Some(100), None), Some(100), Some(0)),
+            (last(Some(100), None), None, None),
+            (last(None, Some(100)), Some(100), None),
+        ] {
+            assert_eq!(
+                estimate(&last, received.map(Lsn)),
+                loss,
+                "{last:?} {received:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A cluster's commands and operations: begin, abort, and take over what they decided.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinError;
+use tokio::time::Instant;
+
+use super::super::driver::{self, Ended, Message, Operation};
+use super::super::record::wanted_word;
+use super::super::report::first_report;
+use super::super::{Refusal, Report, SwitchoverRequest, dry_run, failover, requests, switchover};
+use super::{Command, GateState, Governor, Reply, Running};
+use crate::cluster::{OperationView, Wanted};
+use crate::config::NodeName;
+use crate::pool::HoldOwner;
+
+impl Governor {
+    // A reply that nobody waits for any more is dropped; the deed is done all the same.
+    pub(super) async fn command(&mut self, command: Command) {
+        match command {
+            Command::Switchover(request, reply) => {
+                match self.free().and_then(|()| self.switchover(&request)) {
+                    Ok(operation) => self.start(operation, reply),
+                    Err(refusal) => drop(reply.send(Err(refusal))),
+                }
+            }
+            Command::Preflight(request, reply) => match self.switchover(&request) {
+                Ok(operation) => {
+                    self.dry_runs.spawn(async move {
+                        let _ = reply.send(Box::pin(dry_run::run(operation)).await);
+                    });
+                }
+                Err(refusal) => drop(reply.send(Err(refusal))),
+            },
+            Command::Failover(target, accept_loss, reply) => {
+                match self
+                    .free()
+                    .and_then(|()| self.failover(&target, accept_loss))
+                {
+                    Ok(operation) => self.start(operation, reply),
+                    Err(refusal) => drop(reply.send(Err(refusal))),
+                }
+            }
+            Command::Abort(reply) => self.abort(reply),
+            Command::SetWanted(node, wanted, reply) => {
+                let result = self.set_wanted(&node, wanted).await;
+                drop(reply.send(result));
+            }
+        }
+    }
+
+    fn free(&self) -> Result<(), Refusal> {
+        match &self.running {
+            None => Ok(()),
+            Some(running) => Err(requests::busy(&self.members.config.name, &running.view)),
+        }
+    }
+
+    fn switchover(&self, request: &SwitchoverRequest) -> Result<Operation, Refusal> {
+        let parties = requests::parties(&self.members, self.record.as_ref(), &request.target)?;
+        let plan = requests::switchover_plan(&parties, &self.members.config, request)?;
+        Ok(self.operation(plan, &parties, None))
+    }
+
+    fn failover(&self, target: &NodeName, accept_loss: bool) -> Result<Operation, Refusal> {
+        let parties = requests::parties(&self.members, self.record.as_ref(), target)?;
+        let plan = requests::failover_plan(&parties, &self.members.config);
+        let terms = requests::terms(&parties, &self.members, accept_loss);
+        Ok(self.operation(plan, &parties, Some(terms)))
+    }
+
+    fn operation(
+        &self,
+        plan: switchover::Plan,
+        parties: &requests::Chosen<'_>,
+        terms: Option<failover::Terms>,
+    ) -> Operation {
+        Operation {
+            config: Arc::clone(&self.members.config),
+            gates: Arc::clone(&self.out.gates),
+            store: Arc::clone(&self.out.store),
+            journal: self.out.journal.clone(),
+            plan,
+            from: parties.from.config.clone(),
+            to: parties.to.config.clone(),
+            dbnames: self.dbnames.clone(),
+            terms,
+            process_began: self.process_began,
+        }
+    }
+
+    fn start(&mut self, operation: Operation, reply: Reply<Report>) {
+        let report = first_report(&operation);
+        let view = OperationView {
+            kind: report.kind,
+            phase: "preflight",
+            target: report.to.clone(),
+            since: report.started,
+        };
+        let text = format!("{} to \"{}\" begins", report.kind, report.to);
+        self.tell("operation_started", Some(&report.to), true, text);
+        let (progress_sender, progress) = watch::channel(report);
+        let (messages, received) = mpsc::channel(16);
+        self.operations
+            .spawn(Box::pin(driver::run(operation, received, progress_sender)));
+        self.running = Some(Running {
+            view,
+            messages,
+            progress,
+            reply: Some(reply),
+        });
+    }
+
+    fn abort(&mut self, reply: Reply<()>) {
+        let cluster = self.members.config.name.clone();
+        let Some(running) = &self.running else {
+            drop(reply.send(Err(requests::nothing_to_abort(&cluster))));
+            return;
+        };
+        let (answer, possible) = oneshot::channel();
+        let view = running.view.clone();
+        if running.messages.try_send(Message::Abort(answer)).is_err() {
+            drop(reply.send(Err(requests::too_late(&cluster, &view))));
+            return;
+        }
+        self.dry_runs.spawn(async move {
+            let result = match possible.await {
+                Ok(true) => Ok(()),
+                Ok(false) | Err(_) => Err(requests::too_late(&cluster, &view)),
+            };
+            let _ = reply.send(result);
+        });
+    }
+
+    pub(super) async fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        let mut reply = self.running.take().and_then(|running| running.reply);
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // The record says what holds; everything else is made new from it.
+                tracing::error!(%error, "an operation ended unexpectedly");
+                self.out
+                    .gates
+                    .hold(&self.members.config.name, HoldOwner::NoLead);
+                self.gate = GateState::Closed;
+                self.adopt().await;
+                let refusal = requests::broken(&self.members.config.name);
+                if let Some(reply) = reply.take() {
+                    drop(reply.send(Err(refusal)));
+                }
+                return;
+            }
+        };
+        let failover = ended.report.kind == "failover";
+        if let Some(record) = ended.record.clone() {
+            self.members.take_writes(&record.node);
+            self.decided_at = Some(Instant::now());
+            self.record = Some(record);
+            self.gate = GateState::Open;
+        } else if ended.adopt || (failover && ended.report.phases.len() > 1) {
+            // Sessions were stopped: whoever is lead by record, its gate must be opened anew.
+            self.gate = GateState::Closed;
+        }
+        if ended.adopt {
+            self.adopt().await;
+        }
+        self.out.operation.send_replace(Some(ended.report.clone()));
+        self.publish();
+        if let Some(reply) = reply {
+            let result = ended.refusal.map_or(Ok(ended.report), Err);
+            drop(reply.send(result));
+        }
+    }
+
+    /// Takes what the store holds for true.
+    pub(super) async fn adopt(&mut self) {
+        match self.out.store.load(&self.members.config.name).await {
+            Ok(record) => self.record = record,
+            Err(error) => {
+                tracing::error!(%error, "the recorded lead cannot be read: nobody is served");
+                self.record = None;
+            }
+        }
+    }
+
+    async fn set_wanted(&mut self, node: &NodeName, wanted: Wanted) -> Result<(), Refusal> {
+        let lead = self.record.as_ref().is_some_and(|r| r.node == *node);
+        if lead && wanted != Wanted::Ready {
+            return Err(requests::is_lead(&self.members.config.name, node));
+        }
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|r| r.view.target == *node)
+        {
+            self.free()?;
+        }
+        let kept = self.out.store.set_wanted(node.clone(), wanted).await;
+        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
+        if let Some(member) = self.members.get_mut(node) {
+            member.wanted = wanted;
+        }
+        let text = format!("set to {} by an operator", wanted_word(wanted));
+        self.tell("node_wanted", Some(node), true, text);
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! From a console's words to a plan, and the refusals it may meet before anything is asked of a
+//! node. Pure.
+
+use std::sync::Arc;
+
+use super::failover::Terms;
+use super::members::{Member, Members};
+use super::record::{Record, wanted_word};
+use super::switchover::{Kind, Limits, Plan};
+use super::{Refusal, SwitchoverRequest};
+use crate::cluster::{Epoch, Observed, OperationView, Wanted};
+use crate::config::{Candidate, ClusterConfig, ClusterName, NodeName, OnDrainTimeout};
+
+/// Old and new lead of an operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen<'a> {
+    /// The lead by record.
+    pub from: &'a Member,
+    /// The target.
+    pub to: &'a Member,
+    /// The epoch that holds.
+    pub epoch: Epoch,
+}
+
+/// Who takes part, if the target may be lead at all.
+pub(super) fn parties<'a>(
+    members: &'a Members,
+    record: Option<&Record>,
+    target: &NodeName,
+) -> Result<Chosen<'a>, Refusal> {
+    let cluster = &members.config.name;
+    let state = |message, detail| refusal("55000", message, detail, None);
+    let Some(to) = members.get(target) else {
+        let message = format!("node \"{target}\" is not a member of cluster \"{cluster}\"");
+        return Err(refusal("42704", message, None, None));
+    };
+    let Some((record, from)) = record.and_then(|r| members.get(&r.node).map(|from| (r, from)))
+    else {
+        let message = format!("cluster \"{cluster}\" has no lead yet");
+        return Err(state(message, None));
+    };
+    if from.config.name == *target {
+        return Err(state(
+            format!("node \"{target}\" is the lead already"),
+            None,
+        ));
+    }
+    if to.config.candidate == Candidate::Never {
+        let detail = "It is configured with candidate = \"never\".".to_owned();
+        return Err(state(
+            format!("node \"{target}\" must not become lead"),
+            Some(detail),
+        ));
+    }
+    if to.wanted != Wanted::Ready {
+        let message = format!("node \"{target}\" is set to {}", wanted_word(to.wanted));
+        return Err(refusal(
+            "55000",
+            message,
+            None,
+            Some(format!("READY {target}; first.")),
+        ));
+    }
+    if to.health.observed() != Observed::Up {
+        let message = format!("node \"{target}\" is not up");
+        return Err(state(message, Some(to.reason.clone())));
+    }
+    Ok(Chosen {
+        from,
+        to,
+        epoch: record.epoch,
+    })
+}
+
+/// The plan of a switchover; what the console did not say comes from the configuration.
+pub(super) fn switchover_plan(
+    chosen: &Chosen<'_>,
+    config: &ClusterConfig,
+    request: &SwitchoverRequest,
+) -> Result<Plan, Refusal> {
+    if !chosen.from.is_usable_lead() {
+        let from = &chosen.from.config.name;
+        return Err(refusal(
+            "55000",
+            format!("lead \"{from}\" is not available"),
+            Some(chosen.from.reason.clone()),
+            Some("Use FAILOVER if it does not come back.".to_owned()),
+        ));
+    }
+    let mut plan = plan(chosen, config, Kind::Switchover);
+    plan.on_drain_timeout = request.on_drain_timeout.unwrap_or(config.on_drain_timeout);
+    plan.limits.drain = request.drain_timeout.unwrap_or(config.drain_timeout);
+    plan.limits.catchup = request.catchup_timeout.unwrap_or(config.catchup_timeout);
+    Ok(plan)
+}
+
+/// The plan of a failover.
+pub(super) fn failover_plan(chosen: &Chosen<'_>, config: &ClusterConfig) -> Plan {
+    plan(chosen, config, Kind::Failover)
+}
+
+fn plan(chosen: &Chosen<'_>, config: &ClusterConfig, kind: Kind) -> Plan {
+    let defaults = Limits::default();
+    Plan {
+        kind,
+        from: chosen.from.config.name.clone(),
+        to: chosen.to.config.name.clone(),
+        epoch: Epoch(chosen.epoch.0 + 1),
+        on_drain_timeout: OnDrainTimeout::Abort,
+        limits: Limits {
+            // Fresh probes of a silent lead take `fall` deadlines.
+            preflight: defaults.preflight + config.monitor_timeout * config.fall,
+            drain: config.drain_timeout,
+            catchup: config.catchup_timeout,
+            ..defaults
+        },
+    }
+}
+
+/// What a failover needs to know.
+pub(super) fn terms(chosen: &Chosen<'_>, members: &Members, accept_loss: bool) -> Terms {
+    let (from, to) = (&chosen.from.config, &chosen.to.config);
+    Terms {
+        config: Arc::clone(&members.config),
+        from: from.clone(),
+        to: to.clone(),
+        accept_loss,
+        last: members.last_seen(&from.name, &to.name),
+    }
+}
+
+/// One operation at a time.
+pub(super) fn busy(cluster: &ClusterName, running: &OperationView) -> Refusal {
+    refusal(
+        "55006",
+        format!("cluster \"{cluster}\" is busy"),
+        Some(format!(
+            "A {} to \"{}\" is in phase {}.",
+            running.kind, running.target, running.phase
+        )),
+        Some(format!("ABORT SWITCHOVER {cluster}; gives it up.")),
+    )
+}
+
+/// There is none.
+pub(super) fn nothing_to_abort(cluster: &ClusterName) -> Refusal {
+    let message = format!("no switchover is running in cluster \"{cluster}\"");
+    refusal("55000", message, None, None)
+}
+
+/// From commit on.
+pub(super) fn too_late(cluster: &ClusterName, running: &OperationView) -> Refusal {
+    refusal(
+        "55000",
+        format!(
+            "the {} of cluster \"{cluster}\" cannot be aborted any more",
+            running.kind
+        ),
+        Some("Its decision is being recorded, or the target was told to promote.".to_owned()),
+        None,
+    )
+}
+
+/// An operation's task died.
+pub(super) fn broken(cluster: &ClusterName) -> Refusal {
+    let message = format!("the operation on cluster \"{cluster}\" ended unexpectedly");
+    let hint = "SHOW CLUSTERS tells which lead holds.".to_owned();
+    refusal("XX000", message, None, Some(hint))
+}
+
+/// The lead cannot be taken out of service like that.
+pub(super) fn is_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
+    refusal(
+        "55000",
+        format!("node \"{node}\" is the lead of cluster \"{cluster}\""),
+        None,
+        Some(format!("SWITCHOVER {cluster} TO another node first.")),
+    )
+}
+
+/// The operator's word could not be made durable.
+pub(super) fn not_kept(why: &str) -> Refusal {
+    let message = "the state could not be recorded".to_owned();
+    refusal("58030", message, Some(why.to_owned()), None)
+}
+
+/// Preflight says no.
+pub(super) fn refused(cluster: &ClusterName, plan: &Plan, why: &str) -> Refusal {
+    let kind = plan.kind.name();
+    let message = format!(
+        "{kind} of cluster \"{cluster}\" to \"{}\" is refused",
+        plan.to
+    );
+    refusal("55000", message, Some(why.to_owned()), None)
+}
+
+/// Unknown to this instance.
+pub(super) fn no_such_cluster(cluster: &ClusterName) -> Refusal {
+    refusal(
+        "42704",
+        format!("cluster \"{cluster}\" does not exist"),
+        None,
+        None,
+    )
+}
+
+/// Unknown to this instance.
+pub(super) fn no_such_node(node: &NodeName) -> Refusal {
+    refusal(
+        "42704",
+        format!("node \"{node}\" does not exist"),
+        None,
+        None,
+    )
+}
+
+/// The control plane is going down.
+pub(super) fn gone() -> Refusal {
+    refusal(
+        "57P03",
+        "the control plane is shutting down".to_owned(),
+        None,
+        None,
+    )
+}
+
+fn refusal(
+    sqlstate: &'static str,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+) -> Refusal {
+    let detail = detail.filter(|text| !text.is_empty());
+    Refusal {
+        sqlstate,
+        message,
+        detail,
+        hint,
+    }
+}
