@@ -214,6 +214,11 @@ async fn first_packets_are_judged_as_by_postgresql() {
             "a cancel request that is too short",
             [&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2e][..]].concat(),
         ),
+        ("SSLRequest twice, at once", SSL_REQUEST.repeat(2)),
+        (
+            "SSLRequest and a startup packet behind it",
+            [&SSL_REQUEST[..], &startup(3, 0, &user)].concat(),
+        ),
         ("half a length", vec![0, 0]),
         ("half a packet", startup(3, 0, &user)[..12].to_vec()),
     ];
@@ -236,15 +241,17 @@ async fn other_protocols_are_refused_or_negotiated() {
         "{second:?}"
     );
     assert_eq!(second.last(), Some(&0));
-    for (packet, name) in [
-        (startup(4, 0, &user), "4.0"),
-        ([&SSL_REQUEST[..], &SSL_REQUEST].concat(), "1234.5679"),
-        ([&GSSENC_REQUEST[..], &GSSENC_REQUEST].concat(), "1234.5680"),
+    for (packets, name) in [
+        (vec![startup(4, 0, &user)], "4.0"),
+        (vec![SSL_REQUEST.to_vec(); 2], "1234.5679"),
+        (vec![GSSENC_REQUEST.to_vec(); 2], "1234.5680"),
     ] {
         let mut conn = RawConn::open(proxy.port()).await;
-        conn.send(&packet).await;
-        if name != "4.0" {
-            conn.skip_byte(b'N').await;
+        for (number, packet) in packets.iter().enumerate() {
+            if number > 0 {
+                conn.skip_byte(b'N').await;
+            }
+            conn.send(packet).await;
         }
         let messages = conn.read_to_end().await;
         assert_eq!(trace(&messages), "E:0A000", "{name}");
@@ -323,6 +330,13 @@ async fn encryption_is_declined_and_the_client_goes_on_in_clear() {
 /// Without the lines of PostgreSQL's source that an error names.
 fn legible(mut bytes: &[u8]) -> String {
     let mut text = String::new();
+    if let [b'N', rest @ ..] = bytes
+        && rest.first() == Some(&b'E')
+    {
+        // The answer to an encryption request has no length.
+        text.push('N');
+        bytes = rest;
+    }
     while let [tag, a, b, c, d, rest @ ..] = bytes {
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
         let Some((body, next)) = length.checked_sub(4).and_then(|n| rest.split_at_checked(n))
