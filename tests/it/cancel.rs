@@ -43,7 +43,7 @@ impl Victim {
     }
 }
 
-/// From the BackendKeyData of a greeting.
+/// From the `BackendKeyData` of a greeting.
 fn request(hello: &[Message]) -> Vec<u8> {
     let key = hello
         .iter()

@@ -1,5 +1,10 @@
 //! Servers are shared, and nobody notices: reuse, the queue, limits, logins, and servers that die.
 
+#![allow(
+    clippy::type_complexity,
+    reason = "columns of a table, named where it is read"
+)]
+
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

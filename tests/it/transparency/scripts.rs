@@ -1,5 +1,7 @@
 //! Conversations, and what PostgreSQL answers.
 
+#![allow(clippy::too_many_lines, reason = "tables")]
+
 use crate::harness::raw::{
     bind, close, describe, execute, flush, message, parse, query, sync, terminate,
 };

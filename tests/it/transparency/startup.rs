@@ -1,5 +1,10 @@
 //! Startup packets: what PostgreSQL accepts, refuses and says.
 
+#![allow(
+    clippy::type_complexity,
+    reason = "columns of a table, named where it is read"
+)]
+
 use crate::front::{FrontSpec, front, node, plain_front};
 use crate::harness::bounce::{Bounce, Weather};
 use crate::harness::client::{APP, APP_MD5, APP_PLAIN, DATABASE, Login, SUPERUSER};
@@ -346,7 +351,10 @@ fn legible(mut bytes: &[u8]) -> String {
         let fields = body.split(|byte| *byte == 0);
         let said = fields.filter(|field| !matches!(field.first(), Some(b'F' | b'L' | b'R')));
         text.push(char::from(*tag));
-        said.for_each(|field| text.push_str(&format!(" {}", printable(field))));
+        for field in said {
+            text.push(' ');
+            text.push_str(&printable(field));
+        }
         bytes = next;
     }
     text + &printable(bytes)
