@@ -75,6 +75,9 @@ pub struct Txn {
     most: usize,
     /// Extended-protocol messages were sent since the last request that ends in ReadyForQuery.
     unsynced: bool,
+    /// They were sent since the last Sync, and after an error in them the server skips everything
+    /// up to the next one: a Query sent meanwhile may stay unanswered.
+    may_skip: bool,
     copy: Copy,
     /// CopyDone or CopyFail went out while no COPY IN was known, with requests unanswered.
     early_copy_end: bool,
@@ -92,6 +95,7 @@ impl Default for Txn {
             least: 0,
             most: 0,
             unsynced: false,
+            may_skip: false,
             copy: Copy::No,
             early_copy_end: false,
             may_commit: false,
@@ -108,6 +112,7 @@ impl Txn {
             b'S' => self.sync(),
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => {
                 self.unsynced = true;
+                self.may_skip = true;
                 self.note_commit(tag, body);
             }
             b'c' | b'f' => self.copy_end(),
@@ -139,6 +144,7 @@ impl Txn {
             self.early_copy_end = false;
             if !self.unsynced {
                 self.may_commit = false;
+                self.may_skip = false;
             }
         }
     }
@@ -182,9 +188,7 @@ impl Txn {
     }
 
     fn request(&mut self, kind: Ends, body: &[u8]) {
-        // After an error in the extended protocol the server skips to Sync: a Query sent without a
-        // Sync before it may stay unanswered.
-        if !self.unsynced {
+        if !self.may_skip {
             self.least += 1;
         }
         self.expect(kind);
@@ -196,6 +200,7 @@ impl Txn {
         self.unsynced = false;
         if self.copy == Copy::No {
             self.least += 1;
+            self.may_skip = false;
         }
         self.expect(Ends::Sync);
     }
@@ -344,6 +349,30 @@ mod tests {
         ];
         for (script, safe) in cases {
             assert_eq!(play(script).is_safe(), *safe, "{script}");
+        }
+    }
+
+    #[test]
+    fn answers_that_come_without_another_word() {
+        let cases: &[(&str, bool)] = &[
+            (">Q", true),
+            (">Q >Q <C <ZI", true),
+            (">Q <C <ZI", false),
+            (">P >B >E >S", true),
+            (">P >B >E", false),
+            (">P >H >Q", false),
+            (">P >H >Q <C <ZI >Q", true),
+            // The server skips all of them up to Sync, and answers that.
+            (">P >Q >Q >F >S", true),
+            (">P >Q >Q >F >S <E <ZI", false),
+            (">P >Q >Q >F >S <E <ZI >Q", true),
+            (">P >Q >Q >F >S <E <ZI >Q <C <ZI", false),
+            // It wants data first.
+            (">Q <G", false),
+            (">Q <G >c", true),
+        ];
+        for (script, come) in cases {
+            assert_eq!(play(script).answers_come(), *come, "{script}");
         }
     }
 
