@@ -1,5 +1,6 @@
 //! The same bytes sent to PostgreSQL and through the pooler: the same answers, message by message.
 
+mod random;
 mod scripts;
 mod startup;
 mod streams;
