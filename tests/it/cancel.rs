@@ -160,7 +160,7 @@ async fn nobody_elses_query_is_cancelled() {
         let answer = trace(&victim.conn.read_to_end().await);
         match answer.as_str() {
             "T D C ZI" => {}
-            "T E:57014 ZI" | "E:57014 ZI" => hits += 1,
+            hit if hit.ends_with("E:57014 ZI") => hits += 1,
             other => panic!("{other}"),
         }
         let (mut other, _) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
