@@ -6,6 +6,8 @@
 mod harness;
 
 mod abort;
+mod bad_input;
+mod cancel;
 mod console;
 mod console_cluster;
 mod crash;
