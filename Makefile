@@ -16,12 +16,15 @@ demo:                   ## two replicating nodes, 16 writers, four switchovers, 
 
 test:                   ## unit, simulation and integration tests
 	@scripts/setup.sh test
+	# Bugs on purpose come first: the program that is left behind in target/debug is the good one.
+	$(CARGO) test --locked --features planted-bugs --test planted
 	$(CARGO) test --locked
 
 check:                  ## format, lints, documentation, licences and sources of dependencies
 	@scripts/setup.sh check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	# Advisories need a database that is not in the package registry: run "cargo deny check" by hand.
 	cargo-deny check bans licenses sources

@@ -8,7 +8,7 @@ pub use source::{FileSource, Loaded, Source};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
@@ -130,9 +130,8 @@ async fn start(
     let authenticator = Arc::new(Authenticator::new(mock_secret(&state_dir)?, kdf));
     ready(&sockets);
     let (shares, unix_path) = sockets.split();
-    let mut threads = Vec::new();
-    for (number, share) in shares.into_iter().enumerate() {
-        let context = Context {
+    let worker = || Worker {
+        context: Context {
             pools: pools.clone(),
             clients: clients.clone(),
             config: config_reader.clone(),
@@ -140,13 +139,13 @@ async fn start(
             users: users_reader.clone(),
             reports: reports.clone(),
             scratch: Scratch::default(),
-        };
-        let worker = Worker {
-            context,
-            console: Arc::clone(&console),
-            doors: doors_reader.clone(),
-        };
-        threads.push(spawn_worker(number, worker, share)?);
+        },
+        console: Arc::clone(&console),
+        doors: doors_reader.clone(),
+    };
+    let mut threads = Vec::new();
+    for (number, share) in shares.into_iter().enumerate() {
+        threads.push(spawn_worker(number, worker(), share)?);
     }
     let app = App {
         source,
@@ -160,6 +159,12 @@ async fn start(
     };
     app.serve(signals).await;
     director.shutdown().await;
+    clear_up(threads, unix_path);
+    Ok(())
+}
+
+/// The workers end by themselves once the doors are closed.
+fn clear_up(threads: Vec<thread::JoinHandle<()>>, unix_path: Option<PathBuf>) {
     for thread in threads {
         // A worker that panicked has said so; there is nothing left to do for it.
         let _ = thread.join();
@@ -167,7 +172,6 @@ async fn start(
     if let Some(path) = unix_path {
         let _ = fs::remove_file(path);
     }
-    Ok(())
 }
 
 /// One thread, one runtime: a session's bytes, timers and wake-ups never leave it.

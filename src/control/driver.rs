@@ -280,6 +280,10 @@ impl Driver {
                 })
             }
             (Task::Persist, _) => {
+                #[cfg(feature = "planted-bugs")]
+                if super::planted::opens_early() {
+                    self.open();
+                }
                 let record = self
                     .record
                     .get_or_insert_with(|| new_record(operation))

@@ -15,6 +15,8 @@ mod hands;
 mod members;
 mod monitor;
 mod node_link;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod preflight;
 mod quiesce;
 mod record;

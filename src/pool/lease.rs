@@ -72,6 +72,8 @@ enum Fate {
     Abrupt,
     /// At a safe point, or seen to be gone: nothing of it is left.
     Clean,
+    /// Off the books already: the server is idle, or another client's by now.
+    Returned,
 }
 
 /// A server in a client's hands.
@@ -203,6 +205,7 @@ impl Booking {
         // Looked at again under the lock: a RECONNECT or a switchover may have come meanwhile.
         if self.is_wanted(None) && !state.removed {
             self.strike(&mut state);
+            self.fate = Fate::Returned;
             state.idle.push(Idle {
                 server,
                 since: Instant::now(),
@@ -236,12 +239,14 @@ impl Booking {
 
 impl Drop for Booking {
     fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        self.strike(&mut state);
-        state.wake_front();
-        drop(state);
+        // Another lease of the same server has the same entry: it must not be struck out here.
+        if self.fate != Fate::Returned {
+            let mut state = self.pool.lock();
+            self.strike(&mut state);
+            state.wake_front();
+        }
         match self.fate {
-            Fate::Clean => self.pool.gate.ring(),
+            Fate::Clean | Fate::Returned => self.pool.gate.ring(),
             Fate::Abrupt => self.pool.gate.depart(Departed {
                 node: self.info.node.name.clone(),
                 pid: self.info.pid,

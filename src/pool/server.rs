@@ -41,7 +41,7 @@ pub struct Server {
     /// The `ParameterStatus` messages of the login, ready to be sent to a client. They hold after
     /// each reset as well: a reset goes back to what the login set. Servers of a pool share them.
     pub parameters: Bytes,
-    /// Bodies of the login's notices, as they came: for the first client.
+    /// Bodies of the login's notices, as they came.
     pub notices: Vec<Bytes>,
 }
 

@@ -25,6 +25,7 @@ pub mod node;
 pub mod pair;
 pub mod proxy;
 pub mod raw;
+pub mod stage;
 pub mod template;
 pub mod workspace;
 

@@ -46,6 +46,10 @@ pub struct ProxySpec {
     pub cluster: String,
     /// `[databases.app]`.
     pub database: String,
+    /// `marker_table`: the harness's own. Not for physical replication.
+    pub marker: bool,
+    /// For the program.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 impl ProxySpec {
@@ -56,6 +60,8 @@ impl ProxySpec {
             general: String::new(),
             cluster: String::new(),
             database: String::new(),
+            marker: true,
+            environment: Vec::new(),
         }
     }
 }
@@ -69,6 +75,7 @@ pub struct Proxy {
     port: u16,
     directory: PathBuf,
     binary: PathBuf,
+    environment: Vec<(&'static str, &'static str)>,
     process: Option<Child>,
     workspace: Arc<Workspace>,
 }
@@ -76,11 +83,11 @@ pub struct Proxy {
 impl Proxy {
     /// In front of both nodes of `pair`; returns when the console answers.
     pub async fn start(pair: &Pair, spec: ProxySpec) -> Self {
-        let (name, binary) = (spec.name, spec.binary.clone());
-        Self::configured(&pair.workspace, name, binary, |proxy| {
-            configuration(proxy, pair, &spec)
-        })
-        .await
+        let mut proxy = Self::place(&pair.workspace, spec.name, spec.binary.clone());
+        proxy.environment.clone_from(&spec.environment);
+        proxy.write_config(&configuration(&proxy, pair, &spec));
+        proxy.spawn().await;
+        proxy
     }
 
     /// With a configuration of the test's own; returns when the console answers.
@@ -90,19 +97,25 @@ impl Proxy {
         binary: PathBuf,
         configuration: impl FnOnce(&Self) -> String,
     ) -> Self {
+        let mut proxy = Self::place(workspace, name, binary);
+        proxy.write_config(&configuration(&proxy));
+        proxy.spawn().await;
+        proxy
+    }
+
+    /// Its directory, and a port.
+    fn place(workspace: &Arc<Workspace>, name: &str, binary: PathBuf) -> Self {
         let directory = workspace.root().join(name);
         fs::create_dir_all(directory.join("state")).expect("mkdir");
-        let mut proxy = Self {
+        fs::write(directory.join("userlist.txt"), userlist()).expect("userlist.txt");
+        Self {
             port: free_port(),
             directory,
             binary,
+            environment: Vec::new(),
             process: None,
             workspace: Arc::clone(workspace),
-        };
-        proxy.write_config(&configuration(&proxy));
-        fs::write(proxy.directory.join("userlist.txt"), userlist()).expect("userlist.txt");
-        proxy.spawn().await;
-        proxy
+        }
     }
 
     /// Started again after it ended: same port, same files.
@@ -215,6 +228,7 @@ impl Proxy {
             .expect("log");
         let child = Command::new(&self.binary)
             .arg(self.config_file())
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)
@@ -282,8 +296,10 @@ fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
         Kind::Physical => "physical",
     };
     let marker = match pair.kind {
-        Kind::Physical => "",
-        Kind::Native | Kind::Pglogical => "marker_table = \"public.pgsluice_marker\"\n",
+        Kind::Native | Kind::Pglogical if spec.marker => {
+            "marker_table = \"public.pgsluice_marker\"\n"
+        }
+        Kind::Physical | Kind::Native | Kind::Pglogical => "",
     };
     let node = |node: &Node, priority: u32| {
         format!(

@@ -5,8 +5,12 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod abort;
+mod bad_input;
+mod cancel;
 mod console;
 mod console_cluster;
+mod crash;
 mod drivers;
 mod front;
 mod oracle;

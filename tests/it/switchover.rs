@@ -1,131 +1,113 @@
 //! The product's promise, on real servers: clients that write all the time lose nothing when the
-//! lead moves, and notice nothing when a move is given up.
+//! lead moves, whatever replicates and however they commit.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::harness::client::{APP, DATABASE, simple};
+use crate::harness::client::{APP, DATABASE, MONITOR};
 use crate::harness::eventually;
-use crate::harness::ledger::{Nature, Work, Workload, WorkloadSpec, check, schema};
-use crate::harness::pair::{Kind, Pair, PairSpec};
-use crate::harness::proxy::{CLUSTER, Proxy, ProxySpec};
+use crate::harness::ledger::Nature;
+use crate::harness::pair::Kind;
+use crate::harness::proxy::CLUSTER;
+use crate::harness::raw::{RawConn, trace};
+use crate::harness::stage::{Stage, StageSpec};
 
-/// A pair, pgsluice in front of it, and writers.
-struct Stage {
-    pair: Pair,
-    proxy: Proxy,
-    workload: Workload,
+/// A stage for the program that is tested.
+pub(crate) fn stage(kind: Kind) -> StageSpec {
+    StageSpec::new(kind, PathBuf::from(env!("CARGO_BIN_EXE_pgsluice")))
 }
 
-impl Stage {
-    async fn start(kind: Kind) -> Self {
-        let spec = PairSpec {
-            schema: schema(),
-            ..PairSpec::default()
+/// There and back and so on, as fast as it goes.
+async fn moves(spec: StageSpec, count: usize) {
+    let writers = spec.writers as u64;
+    let stage = Stage::start(spec).await;
+    for target in ["n2", "n1"].into_iter().cycle().take(count) {
+        stage.moves_to(target).await;
+    }
+    let work = stage.proves(count as u64).await;
+    assert!(
+        work.reconnects() >= count as u64 * writers,
+        "each session is told each time"
+    );
+}
+
+#[tokio::test]
+async fn dozens_of_moves_under_sixteen_writers_lose_nothing() {
+    let spec = StageSpec {
+        writers: 16,
+        ..stage(Kind::Pglogical)
+    };
+    moves(spec, 24).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_with_native_replication_and_no_marker_table() {
+    let spec = StageSpec {
+        marker: false,
+        ..stage(Kind::Native)
+    };
+    moves(spec, 8).await;
+}
+
+/// The acknowledgement of such a commit comes before it is anywhere but in memory.
+#[tokio::test]
+async fn commits_that_are_not_waited_for_are_not_lost_either() {
+    for (kind, marker) in [(Kind::Pglogical, false), (Kind::Native, true)] {
+        let spec = StageSpec {
+            asynchronous: true,
+            marker,
+            ..stage(kind)
         };
-        let pair = Pair::start(kind, spec).await;
-        let spec = ProxySpec {
-            cluster: "monitor_interval = \"250ms\"\n".to_owned(),
-            ..ProxySpec::new(PathBuf::from(env!("CARGO_BIN_EXE_pgsluice")))
-        };
-        let proxy = Proxy::start(&pair, spec).await;
-        proxy.serving().await;
-        let workload = Workload::start(WorkloadSpec {
-            port: proxy.port(),
-            login: APP,
-            dbname: DATABASE.to_owned(),
-            writers: 8,
-            think: Duration::from_millis(2),
-        })
-        .await;
-        Self {
-            pair,
-            proxy,
-            workload,
-        }
-    }
-
-    /// SQLSTATE and text of the refusal, if it was refused.
-    async fn switchover(&self, target: &str, clauses: &str) -> Result<(), (String, String)> {
-        let command = format!("SWITCHOVER {CLUSTER} TO {target} {clauses}");
-        match self.proxy.admin(&command).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let db = error.as_db_error().unwrap();
-                let text = format!("{} {}", db.message(), db.detail().unwrap_or_default());
-                Err((db.code().code().to_owned(), text))
-            }
-        }
-    }
-
-    /// Ends the writers and shows that nothing was lost in that many moves of the lead.
-    async fn proves(self, lead_changes: u64) -> Work {
-        let work = self.workload.stop().await;
-        self.pair.catch_up().await;
-        let verdict = check(self.pair.nodes(), &work, &BTreeSet::new()).await;
-        assert!(verdict.is_clean(lead_changes), "{verdict:?}");
-        let errors: Vec<_> = work.errors().collect();
-        assert!(errors.is_empty(), "{errors:?}");
-        assert_eq!(work.idle_intervals(), Vec::<&str>::new());
-        let missing: u64 = work.intervals.iter().map(|i| i.missing_at_release).sum();
-        assert_eq!(missing, 0, "seen on the first connection to the new lead");
-        work
+        moves(spec, 6).await;
     }
 }
 
+/// The old primary is another timeline then, and must be made anew: there is no way back.
 #[tokio::test]
-async fn the_lead_moves_there_and_back_and_nothing_is_lost() {
-    for kind in [Kind::Pglogical, Kind::Native] {
-        let stage = Stage::start(kind).await;
-        for target in ["n2", "n1", "n2"] {
-            stage.workload.begin(target, Nature::Planned);
-            stage.switchover(target, "").await.unwrap();
-            assert_eq!(stage.proxy.lead().await.as_deref(), Some(target));
-            stage.workload.all_served().await;
-        }
-        let work = stage.proves(3).await;
-        assert!(work.reconnects() >= 3 * 8, "each session is told each time");
-    }
+async fn a_standby_is_promoted_and_nothing_is_lost() {
+    let spec = StageSpec {
+        cluster: "promote = \"pg_promote\"\n".to_owned(),
+        schema: format!(
+            "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {};",
+            MONITOR.user
+        ),
+        ..stage(Kind::Physical)
+    };
+    let stage = Stage::start(spec).await;
+    // Is told to reconnect as all are, and then finds a server that is like its first one.
+    let _client = RawConn::login(stage.proxy.port(), APP, DATABASE).await;
+    stage.moves_to("n2").await;
+    assert!(!login_tells_of_a_standby(&stage).await);
+    let back = stage.switchover("n1", "").await.unwrap_err();
+    assert_eq!(back.sqlstate, "55000", "{back:?}");
+    stage.proves(1).await;
 }
 
 #[tokio::test]
-async fn a_target_that_does_not_catch_up_is_not_waited_for_for_ever() {
-    let stage = Stage::start(Kind::Pglogical).await;
-    let stall = stage.pair.stall_apply("n2").await;
-    stage.workload.begin("stalled", Nature::Planned);
-    let (sqlstate, text) = stage
-        .switchover("n2", "CATCHUP TIMEOUT '500ms'")
-        .await
-        .unwrap_err();
-    assert_eq!(sqlstate, "55000", "{text}");
-    assert_eq!(stage.proxy.lead().await.as_deref(), Some("n1"), "{text}");
+async fn a_standby_that_somebody_else_promotes_is_waited_for() {
+    let stage = Stage::start(stage(Kind::Physical)).await;
+    stage.workload.begin("promoted", Nature::Planned);
+    let moving = stage.begin_switchover("n2", "");
+    stage.reaches("promote").await;
+    assert_eq!(stage.proxy.lead().await.as_deref(), Some("n1"));
+    stage.pair.n2.query("SELECT pg_promote()").await;
+    moving.end().await.unwrap();
+    assert_eq!(stage.proxy.lead().await.as_deref(), Some("n2"));
     stage.workload.all_served().await;
-    stall.end().await;
-    stage.proves(0).await;
+    stage.proves(1).await;
+}
+
+/// Drivers ask for a primary by what the server said of itself when they logged in.
+async fn login_tells_of_a_standby(stage: &Stage) -> bool {
+    let (_conn, hello) = RawConn::login(stage.proxy.port(), APP, DATABASE).await;
+    let ready = hello.last().map(|message| message.tag);
+    assert_eq!(ready, Some(b'Z'), "{}", trace(&hello));
+    let standby = b"in_hot_standby\0on\0";
+    hello.iter().any(|message| message.body == standby)
 }
 
 #[tokio::test]
-async fn a_client_idle_in_its_transaction_is_named_and_nobody_notices() {
-    let stage = Stage::start(Kind::Pglogical).await;
-    let blocker = stage.proxy.connect_as(APP).await.unwrap();
-    simple(&blocker, "BEGIN; SELECT 1").await.unwrap();
-    stage.workload.begin("blocked", Nature::Planned);
-    let (sqlstate, text) = stage
-        .switchover("n2", "DRAIN TIMEOUT '300ms'")
-        .await
-        .unwrap_err();
-    assert_eq!(sqlstate, "55006", "{text}");
-    assert!(text.contains("idle in transaction"), "{text}");
-    stage.workload.all_served().await;
-    simple(&blocker, "SELECT 2; COMMIT").await.unwrap();
-    let work = stage.proves(0).await;
-    assert_eq!(work.reconnects(), 0, "an abort leaves no trace");
-}
-
-#[tokio::test]
-async fn after_a_kill_of_the_lead_an_operator_moves_it_and_the_dead_node_catches_up() {
-    let mut stage = Stage::start(Kind::Native).await;
+async fn after_a_kill_of_the_lead_an_operator_moves_it_and_clients_go_on() {
+    let mut stage = Stage::start(stage(Kind::Native)).await;
     stage.workload.begin("killed", Nature::Unplanned);
     stage.pair.n1.kill9();
     let command = format!("FAILOVER {CLUSTER} TO n2 ACCEPT LOSS");
@@ -139,4 +121,13 @@ async fn after_a_kill_of_the_lead_an_operator_moves_it_and_the_dead_node_catches
     assert_eq!(work.errors().count(), 0, "{:?}", work.errors().next());
     let killed = work.during(Nature::Unplanned).next().unwrap();
     assert!(killed.acknowledged >= 8, "{killed:?}");
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+#[test]
+fn the_program_has_no_bugs_planted_in_it() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_pgsluice")).unwrap();
+    let holds = |word: &[u8]| program.windows(word.len()).any(|bytes| bytes == word);
+    assert!(holds(b"SWITCHOVER"), "texts can be found in it");
+    assert!(!holds(b"PLANTED"), "built with the feature planted-bugs");
 }

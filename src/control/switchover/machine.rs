@@ -256,6 +256,9 @@ impl Machine {
         let failover = self.plan.kind == Kind::Failover;
         match self.task {
             Task::Preflight if failover => Task::Hold,
+            // What a standby says of itself at login (`in_hot_standby`) is untrue once it is
+            // promoted, and drivers believe it.
+            Task::Preflight if found.promote != Promotion::NotNeeded => Task::Hold,
             Task::Preflight => Task::Prewarm,
             Task::Prewarm => Task::Hold,
             Task::Hold if failover => Task::Stop,

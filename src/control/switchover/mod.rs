@@ -4,7 +4,7 @@
 //!                    switchover                                failover
 //!  preflight   Preflight ──refused──► end              Preflight (is the lead really down?)
 //!      │           │                                        │
-//!  prewarm     Prewarm (best effort)                        │
+//!  prewarm     Prewarm (best effort; not on a standby)      │
 //!      │           │                                        │
 //!  hold        Hold: the gate is closed                   Hold
 //!      │           │                                        │

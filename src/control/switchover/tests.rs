@@ -88,15 +88,16 @@ fn each_kind_takes_its_way() {
         Applied, Backends, Capture, Clock, Drain, Durable, Gate, Hold, Open, Persist, Preflight,
         Prewarm, Promote, Stop,
     };
-    let planned = [Preflight, Prewarm, Hold, Drain, Backends, Capture, Gate];
+    let held = [Hold, Drain, Backends, Capture, Gate];
+    let warm = [Preflight, Prewarm];
     let walk = Walk::to(plan(Kind::Switchover), logical(), Open);
     assert_eq!(
         walk.asked,
-        [&planned[..], &[Durable, Clock, Persist, Open]].concat()
+        [&warm[..], &held, &[Durable, Clock, Persist, Open]].concat()
     );
     let walk = Walk::to(plan(Kind::Switchover), physical(), Open);
     let promoted = [Promote, Task::Promotion, Persist, Open];
-    assert_eq!(walk.asked, [&planned[..], &promoted].concat());
+    assert_eq!(walk.asked, [&[Preflight], &held[..], &promoted].concat());
     let walk = Walk::to(plan(Kind::Failover), logical(), Open);
     assert_eq!(
         walk.asked,

@@ -19,6 +19,24 @@ pub use writers::{Workload, WorkloadSpec};
 /// How many counters there are. Fewer than writers, so that writers meet on each.
 pub const KEYS: i32 = 12;
 
+/// The advisory lock that delays a commit.
+pub const DELAY_LOCK: i64 = 42;
+
+/// Lets the commit of a row with a negative key wait for [`DELAY_LOCK`]; no counter has such a key.
+pub fn slow_commit() -> String {
+    format!(
+        "CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_xact_lock_shared({DELAY_LOCK}); RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON ledger DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW WHEN (NEW.key < 0) EXECUTE FUNCTION slow_commit();"
+    )
+}
+
+/// The write whose commit is slow.
+pub fn slow_write(id: i64) -> String {
+    format!("INSERT INTO ledger (id, writer, key, value) VALUES ({id}, 99, {id}, 1)")
+}
+
 /// The tables, for [`super::pair::PairSpec::schema`].
 ///
 /// `token` is part of the key so that a statement which ran twice leaves two rows. `began` is the

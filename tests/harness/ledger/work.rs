@@ -82,6 +82,14 @@ impl Work {
             .sum()
     }
 
+    /// Own acknowledged writes that clients did not see on their next connection, over all.
+    pub fn missing_at_release(&self) -> u64 {
+        self.intervals
+            .iter()
+            .map(|interval| interval.missing_at_release)
+            .sum()
+    }
+
     /// An interval in which a writer wrote nothing proves nothing.
     pub fn idle_intervals(&self) -> Vec<&str> {
         let idle = |interval: &&Interval| interval.longest.iter().any(Duration::is_zero);

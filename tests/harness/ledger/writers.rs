@@ -99,6 +99,12 @@ impl Workload {
         intervals.last().expect("one is begun by start").clone()
     }
 
+    /// Sessions told to reconnect so far, over all.
+    pub fn reconnects(&self) -> u64 {
+        let intervals = self.shared.intervals.lock().expect("no writer panicked");
+        intervals.iter().map(|interval| interval.reconnects).sum()
+    }
+
     /// Lets every writer end its write, and gives what they know.
     pub async fn stop(self) -> Work {
         self.shared.stop.store(true, Ordering::Relaxed);
