@@ -258,7 +258,7 @@ pub(crate) fn start(kind: Kind, site: &Site, to: Backends) -> Result<Peer, Strin
         }
         Kind::PgBouncer => {
             let args = vec![
-                "-q".to_owned(),
+                // Not -q: it would be spared the log lines that the others write by default.
                 site.write("pgbouncer.ini", &pgbouncer(site, fake_port, to)),
             ];
             (

@@ -9,21 +9,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Console, ConsoleLogin, Privilege};
 use crate::config::Listen;
-use crate::net::{Stream, TcpOptions, unix_socket_path};
+use crate::net::{Ends, Stream, TcpOptions, unix_socket_path};
 use crate::session::{self, ConsoleRights, Context, Login, Stage, Target};
 
 /// Connections that may be in the middle of a login at a time, per worker. Held clients have
 /// logged in and do not count.
 const LOGINS_MAX: usize = 4096;
+/// Shorter than any limit that a session sets itself.
+const TICK: Duration = Duration::from_millis(100);
 /// After accept failed for want of descriptors, so long nobody is taken in.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// What sessions are left for their last words when the doors are closed.
+const SESSIONS_END: Duration = Duration::from_secs(3);
 
 /// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -225,8 +230,9 @@ pub enum Doors {
 }
 
 impl Worker {
-    /// Takes connections in until the doors are closed, then waits for its sessions to end.
+    /// Takes connections in until the doors are closed, then gives its sessions a moment to end.
     pub async fn run(self, sockets: WorkerSockets) -> io::Result<()> {
+        let mut doors = self.doors.clone();
         let worker = Arc::new(self);
         let (ended, mut last) = mpsc::channel(1);
         let entrance = Entrance {
@@ -245,10 +251,28 @@ impl Worker {
             ));
         }
         drop(entrance);
+        let ticking = tokio::spawn(tick());
         while loops.join_next().await.is_some() {}
         // Every session holds a sender; nobody sends. When all are gone, all sessions are over.
-        last.recv().await;
+        tokio::select! {
+            _ = last.recv() => {}
+            // A backend that is waited for, or a client that does not listen, ends with us.
+            () = async {
+                doors_at_least(&mut doors, Doors::Closed).await;
+                tokio::time::sleep(SESSIONS_END).await;
+            } => {}
+        }
+        ticking.abort();
         Ok(())
+    }
+}
+
+/// A timer that is due before all others makes tokio wake its own thread through the kernel, and
+/// every login and every reset sets a timer. One that is always near spares them that.
+async fn tick() {
+    let mut near = tokio::time::interval(TICK);
+    loop {
+        near.tick().await;
     }
 }
 
@@ -262,14 +286,30 @@ struct Entrance {
 
 async fn accept_tcp(entrance: Entrance, listener: TcpListener) {
     let mut doors = entrance.worker.doors.clone();
+    let mut options = entrance.tcp_options();
+    if let Err(error) = options.apply(&SockRef::from(&listener)) {
+        tracing::warn!(%error, "cannot set the socket options of clients");
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = doors_at_least(&mut doors, Doors::ConsoleOnly) => return,
         };
-        let options = TcpOptions::from_config(&entrance.worker.context.config.borrow().general);
-        match accepted.and_then(|(stream, _)| Stream::accepted(stream, &options)) {
-            Ok(stream) => entrance.admit(stream),
+        match accepted {
+            Ok((stream, remote)) => {
+                let now = entrance.tcp_options();
+                if now != options {
+                    // RELOAD changed them: for this connection, and for those to come.
+                    options = now;
+                    let _ = options.apply(&SockRef::from(&stream));
+                    let _ = options.apply(&SockRef::from(&listener));
+                }
+                let ends = Ends {
+                    remote: Some(remote),
+                    local: stream.local_addr().ok(),
+                };
+                entrance.admit(Stream::Tcp(stream), ends);
+            }
             Err(error) => back_off(&error).await,
         }
     }
@@ -283,7 +323,7 @@ async fn accept_unix(entrance: Entrance, listener: UnixListener) {
             () = doors_at_least(&mut doors, Doors::Closed) => return,
         };
         match accepted {
-            Ok((stream, _)) => entrance.admit(Stream::Unix(stream)),
+            Ok((stream, _)) => entrance.admit(Stream::Unix(stream), Ends::default()),
             Err(error) => back_off(&error).await,
         }
     }
@@ -305,14 +345,19 @@ async fn back_off(error: &io::Error) {
 }
 
 impl Entrance {
-    fn admit(&self, stream: Stream) {
+    fn tcp_options(&self) -> TcpOptions {
+        TcpOptions::from_config(&self.worker.context.config.borrow().general)
+    }
+
+    fn admit(&self, stream: Stream, ends: Ends) {
         let Ok(permit) = Arc::clone(&self.logins).try_acquire_owned() else {
-            tracing::warn!(peer = %stream.ends(), "too many logins at a time: closed");
+            tracing::warn!(peer = %ends, "too many logins at a time: closed");
             return;
         };
         let Self { worker, ended, .. } = self.clone();
         tokio::spawn(async move {
-            if let Some(login) = session::greet(&worker.context, stream).await {
+            // Boxed: what a login needs is not carried through the session's life.
+            if let Some(login) = Box::pin(session::greet(&worker.context, stream, ends)).await {
                 drop(permit);
                 worker.host(login).await;
             }
@@ -324,9 +369,9 @@ impl Entrance {
 impl Worker {
     async fn host(&self, login: Login) {
         match login.target {
-            Target::Console(rights) => self.host_console(login, rights).await,
+            Target::Console(rights) => Box::pin(self.host_console(login, rights)).await,
             Target::Pool(_) if *self.doors.borrow() > Doors::Open => {
-                session::turn_away(login, "pooler is shutting down").await;
+                Box::pin(session::turn_away(login, "pooler is shutting down")).await;
             }
             Target::Pool(ref pool) => {
                 let pool = Arc::clone(pool);
@@ -354,7 +399,7 @@ impl Worker {
                 ConsoleRights::Stats => Privilege::Stats,
             },
             key: client.key.clone(),
-            cancelled: client.cancelled.subscribe(),
+            cancelled: client.cancellations(),
         };
         let stop = session::stopped(&client.order);
         tokio::select! {

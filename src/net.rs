@@ -90,10 +90,10 @@ impl TcpOptions {
         }
     }
 
-    /// Sets them. `TCP_NODELAY` always: we write whole messages, Nagle would only add delay.
-    fn apply(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(stream);
+    /// Sets them. `TCP_NODELAY` always: we write whole messages, Nagle would only add delay. What
+    /// is set on a listening socket, its connections are born with (Linux).
+    pub fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
         if self.keepalive {
             let mut keepalive = TcpKeepalive::new();
             if let Some(idle) = self.idle {
@@ -115,12 +115,6 @@ impl TcpOptions {
 }
 
 impl Stream {
-    /// Takes an accepted TCP connection.
-    pub fn accepted(stream: TcpStream, options: &TcpOptions) -> io::Result<Self> {
-        options.apply(&stream)?;
-        Ok(Self::Tcp(stream))
-    }
-
     /// Connects to `host`, which is a name, an address, or the directory of a Unix socket (libpq's
     /// rule: it begins with `/`). The addresses of a name are tried in order.
     ///
@@ -132,7 +126,7 @@ impl Stream {
             return Ok(Self::Unix(UnixStream::connect(path).await?));
         }
         let stream = TcpStream::connect((host, port)).await?;
-        options.apply(&stream)?;
+        options.apply(&SockRef::from(&stream))?;
         Ok(Self::Tcp(stream))
     }
 

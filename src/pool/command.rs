@@ -15,9 +15,11 @@ use crate::config::{ClusterName, DatabaseName, NodeConfig, NodeName, UserName};
 use crate::relay::{Activity, HoldId, Order, StopReason};
 
 use super::Pools;
-use super::checkout::{Idle, Leased, Pool, Use, close_all};
+use super::checkout::{Idle, Pool, close_all};
 use super::gate::{ClusterGate, Dialing, Pace};
-use super::server::{Dial, Server, StartupParams};
+use super::info::StartupParams;
+use super::lease::{Leased, Use};
+use super::server::{Dial, Server};
 
 /// Logins to the target at a time while it is warmed: a fork each, so not all at once.
 const PREWARM_PARALLEL: usize = 16;
@@ -113,20 +115,29 @@ impl Pools {
         let (Some(gate), Some(node)) = (self.gate(cluster), self.node(cluster, lead)) else {
             return Released::default();
         };
+        // From here on nobody is given a server on another node, also if there was no hold before.
+        let hold = match gate.hold_id() {
+            Some(id) => id,
+            None => gate.close(HoldOwner::NoLead),
+        };
         let mut stopped = 0;
         self.for_leased(cluster, |leased| {
-            if leased.info.node.name == *lead {
+            if leased.is_on(lead) {
                 leased.order.lift_park();
             } else {
-                leased.order.raise(stop_for(reason));
+                leased.order.raise(stop_for(leased, hold, reason));
                 stopped += 1;
             }
         });
+        let waiting = self.held(cluster);
+        gate.open(node, epoch, Pace::new(waiting, per_ms));
+        // After the gate has opened: a server that comes out of its reset now is not kept.
         self.close_idle_if(cluster, |idle| idle.server.info.node.name != *lead);
-        let held = self.held(cluster);
-        gate.open(node, epoch, Pace::new(held, per_ms));
         self.wake(cluster);
-        Released { held, stopped }
+        Released {
+            held: waiting,
+            stopped,
+        }
     }
 
     /// Nobody can be served: logins are refused with 57P03 and `why`, until the next `hold` or
@@ -158,8 +169,8 @@ impl Pools {
                         status.parked_pids.push(leased.info.pid);
                     }
                     Use::Session => status.blockers.push(pool.blocker(leased)),
-                    // A reset changes no data; the backend is closed or idle when it is over.
-                    Use::Reset => {}
+                    // It runs the reset query, and is idle or closed when that is over.
+                    Use::Reset => status.parked_pids.push(leased.info.pid),
                     Use::Burial => status.departed_pids.push(leased.info.pid),
                 }
             }
@@ -224,7 +235,7 @@ impl Pools {
             for (params, count) in pool.params_elsewhere(node) {
                 for _ in 0..count {
                     if logins.len() >= PREWARM_PARALLEL {
-                        ready += count_ready(logins.join_next().await);
+                        ready += count_ready(logins.join_next().await.as_ref());
                     }
                     let warm = self.warm(&pool, &gate, &target, params.clone());
                     logins.spawn(warm);
@@ -232,7 +243,7 @@ impl Pools {
             }
         }
         while let Some(done) = logins.join_next().await {
-            ready += count_ready(Some(done));
+            ready += count_ready(Some(&done));
         }
         ready
     }
@@ -311,14 +322,15 @@ impl Pools {
     }
 }
 
-fn count_ready(done: Option<Result<bool, tokio::task::JoinError>>) -> usize {
+fn count_ready(done: Option<&Result<bool, tokio::task::JoinError>>) -> usize {
     usize::from(matches!(done, Some(Ok(true))))
 }
 
-/// After a planned move every session was parked: its stop is at a safe point by construction.
-fn stop_for(reason: StopReason) -> Order {
+/// A parked session stands at a safe point and may finish what it is telling its client. After a
+/// planned move all are; whoever is not must not run a statement once others are released.
+fn stop_for(leased: &Leased, hold: HoldId, reason: StopReason) -> Order {
     match reason {
-        StopReason::Switchover => Order::StopWhenSafe(reason),
+        StopReason::Switchover if leased.is_parked(Some(hold)) => Order::StopWhenSafe(reason),
         other => Order::StopNow(other),
     }
 }
@@ -362,7 +374,8 @@ impl Pool {
         let idle = state.idle.iter().map(|idle| &idle.server.info);
         let infos = idle.chain(state.leased.values().map(|leased| &leased.info));
         let mut counts = HashMap::new();
-        for info in infos.filter(|info| info.node.name != *node) {
+        let elsewhere = infos.filter(|info| info.node.name != *node);
+        for info in elsewhere.filter(|info| info.params.is_reusable()) {
             *counts.entry(info.params.clone()).or_insert(0) += 1;
         }
         counts

@@ -245,8 +245,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// For `held` waiting clients; `None`: no limit.
+    /// For `held` waiting clients; `None` and 0: no limit.
     pub(super) fn new(held: usize, per_ms: Option<u32>) -> Self {
+        let per_ms = per_ms.filter(|per_ms| *per_ms > 0);
         let (remaining, per_ms) = per_ms.map_or((0, 0), |per_ms| (held, per_ms));
         Self {
             remaining,

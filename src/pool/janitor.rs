@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::relay::{Order, StopReason};
 
 use super::Pools;
-use super::checkout::{Idle, Pool};
+use super::checkout::{Idle, Pool, close_all};
 use super::server::Server;
 
 /// Between two rounds; PgBouncer does its full maintenance three times a second.
@@ -14,6 +14,7 @@ pub const ROUND: Duration = Duration::from_millis(333);
 impl Pools {
     /// One round over all pools. Never waits for a server.
     pub fn tidy_up(&self) {
+        self.forget_removed();
         let config = self.config();
         let general = &config.general;
         let now = Instant::now();
@@ -39,6 +40,8 @@ impl Pool {
 
     /// The database left the configuration.
     pub(super) fn remove(&self) {
+        self.lock().removed = true;
+        // Wakes the queue too, whose clients are refused one after another.
         self.close_idle_if(|_| true);
         for leased in self.lock().leased.values() {
             leased
@@ -50,6 +53,10 @@ impl Pool {
     /// A server that was logged in ahead of its use.
     pub(super) fn add_idle(&self, server: Server) {
         let mut state = self.lock();
+        if state.removed {
+            drop(state);
+            return close_all(vec![server]);
+        }
         state.idle.push(Idle {
             server,
             since: Instant::now(),

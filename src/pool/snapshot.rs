@@ -8,8 +8,9 @@ use crate::config::{ClusterName, DatabaseName, NodeName, UserName};
 use crate::relay::Reading;
 
 use super::Pools;
-use super::checkout::{Pool, State, Use};
+use super::checkout::{Pool, State};
 use super::gate::ClusterState;
+use super::lease::Use;
 
 /// One row of SHOW POOLS.
 #[derive(Debug, Clone, PartialEq)]

@@ -17,7 +17,7 @@ use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
@@ -54,9 +54,8 @@ pub struct Relay<'a> {
     view: View,
     client_side: ClientSide,
     server_side: ServerSide,
-    /// Why the client is [`ClientSide::Leaving`].
-    parting: Option<Cause>,
-    registered: bool,
+    /// Whom an order wakes.
+    registered: Option<Waker>,
 }
 
 /// What headers have told.
@@ -116,8 +115,10 @@ pub enum Leftover {
         /// Does what was sent to it end where a message ends?
         at_boundary: bool,
     },
-    /// It hung up.
+    /// It hung up: its backend has ended.
     Gone,
+    /// The connection failed (reset, timed out): the backend may still be running.
+    Unreachable,
 }
 
 /// How a relay ended.
@@ -156,8 +157,7 @@ pub async fn relay(
         view: View::default(),
         client_side: ClientSide::Flowing,
         server_side: ServerSide::Open,
-        parting: None,
-        registered: false,
+        registered: None,
     };
     poll_fn(|cx| {
         let mut scratch = scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,10 +168,11 @@ pub async fn relay(
 
 impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<RelayEnd> {
-        if !self.registered {
-            // A task keeps its waker for life, so once is enough.
+        // A task keeps its waker for life, so this happens once; a combinator may bring another.
+        let known = self.registered.as_ref();
+        if !known.is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.order.register(cx.waker());
-            self.registered = true;
+            self.registered = Some(cx.waker().clone());
         }
         match self.run(cx, scratch) {
             Ok(()) => Poll::Pending,
@@ -219,7 +220,10 @@ impl Relay<'_> {
 
     /// Nothing unanswered and no message cut in either direction.
     fn is_safe(&self) -> bool {
-        self.view.txn.is_safe() && self.up.sink_at_boundary() && self.down.at_boundary()
+        self.server_side == ServerSide::Open
+            && self.view.txn.is_safe()
+            && self.up.sink_at_boundary()
+            && self.down.at_boundary()
     }
 
     fn poll_down(
@@ -227,14 +231,14 @@ impl Relay<'_> {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Result<Poll<()>, RelayEnd> {
-        // Looked at again after every answer: it may be that of a COPY, which waits for data.
+        // Asked at each step: a server that answers with COPY IN waits for a client that is gone.
         if self.client_side == ClientSide::Leaving && !self.view.txn.answers_come() {
             return self.finish_leaving(cx);
         }
         let (view, meter) = (&mut self.view, self.meter);
         let streams = (&mut *self.server, &mut *self.client);
         let step = self.down.poll_step(cx, streams, scratch, |frame| {
-            view.from_server(&frame, meter);
+            view.see_server(&frame, meter);
             ControlFlow::Continue(())
         });
         match step {
@@ -251,64 +255,64 @@ impl Relay<'_> {
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Poll<()>, RelayEnd> {
-        if self.server_side == ServerSide::Broken {
-            return Ok(Poll::Pending);
-        }
-        match self.client_side {
-            ClientSide::Flowing => {}
-            ClientSide::Parked => return Ok(Poll::Pending),
-            ClientSide::Leaving => {
-                // What it said before it left is still to be heard.
-                if let Poll::Ready(Err(_)) = self.up.poll_unstick(cx, self.server) {
-                    self.server_side = ServerSide::Broken;
-                }
-                return Ok(Poll::Pending);
-            }
+        match (self.client_side, self.server_side) {
+            (ClientSide::Flowing, ServerSide::Open) => {}
+            (ClientSide::Leaving, ServerSide::Open) => return Ok(self.poll_last_requests(cx)),
+            _ => return Ok(Poll::Pending),
         }
         let (view, meter) = (&mut self.view, self.meter);
         let streams = (&mut *self.client, &mut *self.server);
-        let step = self.up.poll_step(cx, streams, scratch, |frame| {
-            view.from_client(&frame, meter)
-        });
+        let step = self
+            .up
+            .poll_step(cx, streams, scratch, |frame| view.see_client(&frame, meter));
         match step {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(Step::Moved { read, refused })) => {
                 self.meter.count_received(read);
                 if refused {
-                    self.leave(Cause::ClientLeft)
+                    self.leave()
                 } else {
                     Ok(Poll::Ready(()))
                 }
             }
-            Poll::Ready(Ok(Step::Ended)) => self.leave(Cause::ClientLeft),
+            Poll::Ready(Ok(Step::Ended)) => self.leave(),
             Poll::Ready(Err(Fault::Read(error))) => Err(self.end(Cause::ClientLost(error))),
             Poll::Ready(Err(Fault::Write(_))) => {
                 self.server_side = ServerSide::Broken;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Err(Fault::Frame(error))) => self.leave(Cause::ClientBroke(error)),
+            // What it asked before is answered, as PostgreSQL does.
+            Poll::Ready(Err(Fault::Frame(error))) => self.leave().map_err(|end| RelayEnd {
+                cause: Cause::ClientBroke(error),
+                ..end
+            }),
         }
+    }
+
+    /// The client has left, but the server has not taken all that it asked.
+    fn poll_last_requests(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.up.poll_unstick(cx, self.server).map_err(drop) == Poll::Ready(Err(())) {
+            self.server_side = ServerSide::Broken;
+        }
+        // There is nothing to be moved after it.
+        Poll::Pending
     }
 
     /// The client asks nothing more. What it asked is answered first, as PostgreSQL does; but a
     /// server that waits for more of the client's data would wait for ever.
-    fn leave(&mut self, why: Cause) -> Result<Poll<()>, RelayEnd> {
-        let answers_come = self.view.txn.answers_come() && self.up.ends_whole();
+    fn leave(&mut self) -> Result<Poll<()>, RelayEnd> {
+        let answers_come = self.view.txn.answers_come() && self.up.source_at_boundary();
         if !answers_come {
-            return Err(self.end(why));
+            return Err(self.end(Cause::ClientLeft));
         }
         self.client_side = ClientSide::Leaving;
-        self.parting = Some(why);
         Ok(Poll::Ready(()))
     }
 
     /// The last answer was read; it must also reach the client.
     fn finish_leaving(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, RelayEnd> {
         match self.down.poll_unstick(cx, self.client) {
-            Poll::Ready(Ok(())) => {
-                let why = self.parting.take().unwrap_or(Cause::ClientLeft);
-                Err(self.end(why))
-            }
+            Poll::Ready(Ok(())) => Err(self.end(Cause::ClientLeft)),
             Poll::Ready(Err(error)) => Err(self.end(Cause::ClientLost(error))),
             Poll::Pending => Ok(Poll::Pending),
         }
@@ -316,7 +320,8 @@ impl Relay<'_> {
 
     fn end(&mut self, cause: Cause) -> RelayEnd {
         let server = match cause {
-            Cause::ServerLost(_) => Leftover::Gone,
+            Cause::ServerLost(None) => Leftover::Gone,
+            Cause::ServerLost(Some(_)) => Leftover::Unreachable,
             Cause::ServerBroke(_) => Leftover::Busy { at_boundary: false },
             _ if self.is_safe() => Leftover::Safe,
             _ => Leftover::Busy {
@@ -334,26 +339,14 @@ impl Relay<'_> {
     }
 }
 
-impl RelayEnd {
-    /// The relay never began: the server has not been sent anything.
-    pub fn before_start(cause: Cause) -> Self {
-        Self {
-            cause,
-            server: Leftover::Safe,
-            client_at_boundary: false,
-            told: false,
-            in_flight: InFlight::Nothing,
-        }
-    }
-}
-
 impl View {
-    fn from_client(&mut self, frame: &Frame<'_>, meter: &Meter) -> ControlFlow<()> {
+    fn see_client(&mut self, frame: &Frame<'_>, meter: &Meter) -> ControlFlow<()> {
         if frame.tag == tag::client::TERMINATE {
             return ControlFlow::Break(());
         }
         let before = self.txn.activity();
-        self.txn.client_sent(frame.tag, frame.head);
+        let whole = frame.head.len() == frame.body_len as usize;
+        self.txn.client_sent(frame.tag, frame.head, whole);
         if before != Activity::Active && self.txn.activity() == Activity::Active {
             let now = meter.now_us();
             self.query_from_us.get_or_insert(now);
@@ -363,7 +356,7 @@ impl View {
         ControlFlow::Continue(())
     }
 
-    fn from_server(&mut self, frame: &Frame<'_>, meter: &Meter) {
+    fn see_server(&mut self, frame: &Frame<'_>, meter: &Meter) {
         self.last_tag = frame.tag;
         if frame.tag != tag::server::READY_FOR_QUERY {
             self.txn.server_sent(frame.tag);
@@ -387,3 +380,7 @@ impl View {
         meter.set_activity(activity, now);
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -71,8 +71,8 @@ impl Pump {
         self.is_written() && self.scanner.at_boundary()
     }
 
-    /// Does everything that was taken in end where a message ends, written or not?
-    pub(super) fn ends_whole(&self) -> bool {
+    /// Does what was read end where a message ends, though some of it may not be written yet?
+    pub(super) fn source_at_boundary(&self) -> bool {
         self.scanner.at_boundary()
     }
 
@@ -97,7 +97,7 @@ impl Pump {
         let scanned = match self.scanner.scan(filled, on) {
             Ok(scanned) => scanned,
             Err(error) => {
-                // What came before it is sound, and answered as PostgreSQL would.
+                // What came before is sound, and the scanner counts it as forwarded.
                 let sound = filled.get(..error.consumed).unwrap_or_default();
                 self.write(cx, sink, sound).map_err(Fault::Write)?;
                 return Poll::Ready(Err(Fault::Frame(error)));

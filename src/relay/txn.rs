@@ -11,9 +11,12 @@
 //!    └──────────▶ unsynced ──── Sync ────┘ └────────▶ in transaction ── Query ──▶ awaiting
 //! ```
 //!
-//! How many answers are outstanding is kept as a range, since COPY makes it uncertain: a Sync that
-//! the server meets in COPY IN mode is ignored, and whether it met one before or after the COPY
-//! failed cannot be seen from outside (PostgreSQL manual, 55.2.7 "COPY Operations").
+//! A COPY makes it uncertain which requests are answered: the server ignores a Sync that it meets
+//! in COPY IN, and whether it met one before or after the COPY failed cannot be seen from outside
+//! (PostgreSQL manual, 55.2.7 "COPY Operations"). After an error in the extended protocol it skips
+//! everything up to the next Sync, a Query too. Such requests are kept as *doubtful*. A doubtful
+//! Sync with nothing of the extended protocol before it is the one thing that may be unread at a
+//! safe point: whether it is answered or was ignored, it changes nothing.
 
 use std::collections::VecDeque;
 
@@ -45,45 +48,72 @@ pub enum InFlight {
 /// A request that ends in ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
-    /// Query or FunctionCall: answered even if it starts COPY IN.
+    /// Query or `FunctionCall`: answered even if it starts COPY IN.
     Query,
     /// Sync: ignored by the server if it meets it in COPY IN.
     Sync,
 }
 
-/// COPY as the client side of the session sees it.
+/// An unanswered request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Asked {
+    kind: Ends,
+    /// It may have been answered, ignored or skipped already.
+    doubtful: bool,
+    /// Parse, Bind and the like came between the request before and this one.
+    grouped: bool,
+    /// The server met it in COPY IN, if that COPY succeeds.
+    in_copy: bool,
+}
+
+impl Asked {
+    /// Does it change nothing, whether the server reads it or not?
+    fn is_idle(self) -> bool {
+        self.doubtful && self.kind == Ends::Sync && !self.grouped
+    }
+}
+
+/// COPY IN or BOTH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Copy {
     No,
     /// The server asked for data; the client has not ended it.
     In,
+    /// The client has ended it; the server has not said how it ended.
+    Ended,
 }
 
-/// More unanswered requests than anybody pipelines; beyond it their kinds are no longer kept.
-const KINDS_MAX: usize = 4096;
+/// More unanswered requests than the socket buffers between client and server hold; whoever gets
+/// here is never at a safe point again.
+const ASKED_MAX: usize = 1 << 18;
 
 /// Tracks one server connection's conversation.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that was seen on the wire, independent of the others"
+)]
 pub struct Txn {
     status: TxStatus,
-    /// Kinds of the unanswered requests, oldest first. May be shorter than `most` (see
-    /// [`KINDS_MAX`]); then nothing is known of the rest.
-    kinds: VecDeque<Ends>,
-    /// At least so many ReadyForQuery will still come.
-    least: usize,
-    /// At most so many. Invariant: `least <= most`.
-    most: usize,
-    /// Extended-protocol messages were sent since the last request that ends in ReadyForQuery.
+    /// Unanswered requests, oldest first. Those that the server has still to answer are among
+    /// them, and there are never fewer of them than of those.
+    asked: VecDeque<Asked>,
+    /// Extended-protocol messages were sent since the last request that ends in `ReadyForQuery`, or
+    /// a COPY swallowed the Sync that would have ended them.
     unsynced: bool,
-    /// They were sent since the last Sync, and after an error in them the server skips everything
-    /// up to the next one: a Query sent meanwhile may stay unanswered.
-    may_skip: bool,
+    /// The former: what the next Sync is [`Asked::grouped`] by.
+    grouped: bool,
+    /// A Query went out without a Sync behind the extended-protocol messages before it: it, and
+    /// all up to the next Sync, may be skipped.
+    skippable: bool,
     copy: Copy,
-    /// CopyDone or CopyFail went out while no COPY IN was known, with requests unanswered.
+    /// `CopyDone` or `CopyFail` went out while no COPY IN was known, with requests unanswered.
     early_copy_end: bool,
+    /// When COPY succeeds, what is marked `in_copy` was swallowed for certain.
+    copy_is_certain: bool,
     /// Something unanswered may commit (a COMMIT, or a statement outside a transaction block).
     may_commit: bool,
-    /// The server broke the rules (a ReadyForQuery that nobody asked for): never safe again.
+    /// The server broke the rules (a `ReadyForQuery` that nobody asked for): never safe again.
     lost_track: bool,
 }
 
@@ -91,13 +121,13 @@ impl Default for Txn {
     fn default() -> Self {
         Self {
             status: TxStatus::Idle,
-            kinds: VecDeque::new(),
-            least: 0,
-            most: 0,
+            asked: VecDeque::new(),
             unsynced: false,
-            may_skip: false,
+            grouped: false,
+            skippable: false,
             copy: Copy::No,
             early_copy_end: false,
+            copy_is_certain: false,
             may_commit: false,
             lost_track: false,
         }
@@ -105,15 +135,17 @@ impl Default for Txn {
 }
 
 impl Txn {
-    /// A message header went from the client to the server. `body` is what is at hand of the body.
-    pub fn client_sent(&mut self, tag: u8, body: &[u8]) {
+    /// A message header went from the client to the server. `head` is what is at hand of the body,
+    /// `whole`: it is all of it.
+    pub fn client_sent(&mut self, tag: u8, head: &[u8], whole: bool) {
         match tag {
-            b'Q' | b'F' => self.request(Ends::Query, body),
+            b'Q' | b'F' => self.query(head, whole),
             b'S' => self.sync(),
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => {
                 self.unsynced = true;
-                self.may_skip = true;
-                self.note_commit(tag, body);
+                self.grouped |= tag != b'H';
+                // A prepared statement's text was seen long ago, if at all.
+                self.may_commit |= tag == b'E' || self.status == TxStatus::Idle;
             }
             b'c' | b'f' => self.copy_end(),
             _ => {}
@@ -123,35 +155,51 @@ impl Txn {
     /// A message header came from the server (ReadyForQuery: see [`Txn::ready`]).
     pub fn server_sent(&mut self, tag: u8) {
         match tag {
-            b'G' | b'W' => self.copy_in(),
-            // The server has left COPY IN: with an error, or because it is done.
-            b'E' | b'C' => self.copy = Copy::No,
-            _ => {}
+            // Asynchronous: they answer nothing.
+            b'N' | b'A' | b'S' => {}
+            b'E' => {
+                self.settle_idle();
+                self.copy = Copy::No;
+            }
+            b'G' | b'W' => {
+                self.settle_idle();
+                self.copy_in();
+            }
+            b'C' => {
+                self.settle_idle();
+                self.copy_done();
+            }
+            _ => self.settle_idle(),
         }
     }
 
     /// ReadyForQuery came.
     pub fn ready(&mut self, status: TxStatus) {
-        if self.most == 0 {
-            self.lost_track = true;
-        }
         self.status = status;
-        self.least = self.least.saturating_sub(1);
-        self.most = self.most.saturating_sub(1);
-        self.kinds.pop_front();
         self.copy = Copy::No;
-        if self.most == 0 {
-            self.early_copy_end = false;
-            if !self.unsynced {
-                self.may_commit = false;
-                self.may_skip = false;
+        match self.asked.pop_front() {
+            // It may have answered one of those behind, up to the first that was due for certain.
+            Some(first) if first.doubtful => {
+                for asked in &mut self.asked {
+                    let last = !asked.doubtful;
+                    asked.doubtful = true;
+                    if last {
+                        break;
+                    }
+                }
             }
+            Some(_) => {}
+            None => self.lost_track = true,
+        }
+        if !self.is_awaiting() {
+            self.early_copy_end = false;
+            self.may_commit = false;
         }
     }
 
     /// Status `I`, nothing unanswered, no extended-protocol message without its Sync.
     pub fn is_safe(&self) -> bool {
-        self.status == TxStatus::Idle && self.most == 0 && !self.unsynced && !self.lost_track
+        self.status == TxStatus::Idle && !self.is_awaiting() && !self.lost_track
     }
 
     /// The last status that the server told.
@@ -161,12 +209,14 @@ impl Txn {
 
     /// Is an answer outstanding?
     pub fn is_awaiting(&self) -> bool {
-        self.most > 0 || self.unsynced
+        self.unsynced || self.copy != Copy::No || !self.asked.iter().all(|asked| asked.is_idle())
     }
 
-    /// Will the server answer all that it was asked without hearing more from the client?
+    /// Is there something unanswered, and will the server answer it without hearing more from the
+    /// client?
     pub fn answers_come(&self) -> bool {
-        self.least > 0 && !self.unsynced && self.copy == Copy::No
+        let due = self.asked.back().is_some_and(|last| !last.doubtful);
+        due && !self.unsynced && self.copy != Copy::In
     }
 
     /// For people.
@@ -187,211 +237,99 @@ impl Txn {
         }
     }
 
-    fn request(&mut self, kind: Ends, body: &[u8]) {
-        if !self.may_skip {
-            self.least += 1;
-        }
-        self.expect(kind);
-        self.unsynced = false;
-        self.note_commit(b'Q', body);
+    fn query(&mut self, head: &[u8], whole: bool) {
+        self.skippable |= self.unsynced;
+        self.ask(Ends::Query, self.skippable);
+        let outside_block = self.status == TxStatus::Idle;
+        self.may_commit |= outside_block || !whole || names_commit(head) || has_second(head);
     }
 
     fn sync(&mut self) {
-        self.unsynced = false;
-        if self.copy == Copy::No {
-            self.least += 1;
-            self.may_skip = false;
-        }
-        self.expect(Ends::Sync);
+        self.skippable = false;
+        self.ask(Ends::Sync, self.copy == Copy::In);
     }
 
-    fn expect(&mut self, kind: Ends) {
-        self.most += 1;
-        if self.kinds.len() < KINDS_MAX && self.kinds.len() + 1 == self.most {
-            self.kinds.push_back(kind);
+    fn ask(&mut self, kind: Ends, doubtful: bool) {
+        // A Sync in COPY IN ends nothing: if it is ignored, its round goes on.
+        self.unsynced &= kind == Ends::Sync && self.copy == Copy::In;
+        if self.asked.len() >= ASKED_MAX {
+            self.lost_track = true;
+            return;
         }
+        self.asked.push_back(Asked {
+            kind,
+            doubtful: doubtful || self.copy == Copy::In,
+            grouped: self.grouped,
+            in_copy: self.copy == Copy::In,
+        });
+        self.grouped = false;
     }
 
     fn copy_end(&mut self) {
-        if self.copy == Copy::No && self.most > 0 {
-            self.early_copy_end = true;
+        match self.copy {
+            Copy::In => self.copy = Copy::Ended,
+            // It may be the end of the next COPY.
+            Copy::No | Copy::Ended => self.early_copy_end |= self.is_awaiting(),
+        }
+    }
+
+    /// The server stands in the oldest unanswered request and reads COPY data from here on: what
+    /// was sent behind it is ignored (or ends the connection), unless the COPY fails before it is
+    /// read, or the client ended the COPY before.
+    fn copy_in(&mut self) {
+        let front = self.asked.front().copied();
+        self.copy_is_certain = !self.early_copy_end && front.is_none_or(|front| !front.doubtful);
+        self.copy = if self.early_copy_end {
+            Copy::Ended
+        } else {
+            Copy::In
+        };
+        // The Sync of a COPY in the extended protocol stands behind it, a Query is the COPY itself.
+        let behind = usize::from(front.is_some_and(|front| front.kind == Ends::Query));
+        // A swallowed Sync leaves its round open.
+        self.unsynced |= behind == 0 && !self.early_copy_end;
+        for asked in self.asked.iter_mut().skip(behind) {
+            asked.doubtful = true;
+            asked.in_copy = true;
+        }
+    }
+
+    /// A statement is complete. If it was a COPY, it read everything up to the CopyDone.
+    fn copy_done(&mut self) {
+        if self.copy == Copy::Ended && self.copy_is_certain {
+            self.asked.retain(|asked| !asked.in_copy);
         }
         self.copy = Copy::No;
     }
 
-    /// The server stands in the oldest unanswered request and reads COPY data from here on: every
-    /// Sync sent behind it is ignored, unless the client ended the COPY before it saw this message.
-    fn copy_in(&mut self) {
-        self.copy = if self.early_copy_end {
-            Copy::No
-        } else {
-            Copy::In
-        };
-        let (least, most) = match self.kinds.front() {
-            Some(Ends::Query) => (1, 1),
-            Some(Ends::Sync) => (0, 0),
-            None => (0, self.most),
-        };
-        self.least = least.min(self.least);
-        if !self.early_copy_end {
-            self.most = most;
-            self.kinds.truncate(most);
-            // The swallowed Sync leaves its round open.
-            self.unsynced |= most == 0;
+    /// The server says something that a Sync with nothing to end never causes (such a Sync cannot
+    /// even fail): those in front are behind it.
+    fn settle_idle(&mut self) {
+        while self.asked.front().is_some_and(|asked| asked.is_idle()) {
+            self.asked.pop_front();
         }
-    }
-
-    fn note_commit(&mut self, tag: u8, body: &[u8]) {
-        let outside_block = self.status == TxStatus::Idle;
-        self.may_commit |= match tag {
-            // Simple query: the text itself; several statements may hide a COMMIT behind a `;`.
-            b'Q' => outside_block || names_commit(body) || has_second_statement(body),
-            // A prepared statement's text was seen long ago, if at all.
-            b'E' => true,
-            _ => outside_block,
-        };
     }
 }
 
 /// Does the text begin with a word that ends a transaction for good?
 fn names_commit(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
-    [&b"commit"[..], b"end", b"prepare", b"/*", b"--"]
-        .iter()
-        .any(|word| {
+    // A comment, or something that only PostgreSQL takes for white space.
+    let strange = text.first().is_some_and(|byte| !byte.is_ascii_alphabetic());
+    strange
+        || [&b"commit"[..], b"end", b"prepare"].iter().any(|word| {
             text.get(..word.len())
                 .is_some_and(|head| head.eq_ignore_ascii_case(word))
         })
 }
 
 /// Does anything follow a `;`?
-fn has_second_statement(text: &[u8]) -> bool {
+fn has_second(text: &[u8]) -> bool {
     let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0 || *byte == b';';
     let rest = text.iter().skip_while(|byte| **byte != b';');
     !rest.into_iter().all(blank)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-    use super::{InFlight, TxStatus, Txn};
-
-    /// `>` client, `<` server; Z is followed by its status, Q by its text.
-    fn play(script: &str) -> Txn {
-        let mut txn = Txn::default();
-        for step in script.split_whitespace() {
-            let (side, rest) = step.split_at(1);
-            let tag = rest.as_bytes()[0];
-            match (side, tag) {
-                (">", _) => txn.client_sent(tag, &rest.as_bytes()[1..]),
-                ("<", b'Z') => txn.ready(TxStatus::from_byte(rest.as_bytes()[1]).unwrap()),
-                ("<", _) => txn.server_sent(tag),
-                _ => panic!("bad step {step}"),
-            }
-        }
-        txn
-    }
-
-    #[test]
-    fn safe_points() {
-        let cases: &[(&str, bool)] = &[
-            ("", true),
-            (">Q", false),
-            (">Q <T <D <C <ZI", true),
-            (">Q <C <ZT", false),
-            (">Q <C <ZT >Q <C <ZI", true),
-            (">Q <E <ZE", false),
-            // Pipelined queries.
-            (">Q >Q <C <ZI", false),
-            (">Q >Q <C <ZI <C <ZI", true),
-            // Extended: one Sync, error in the middle, pipelined.
-            (">P >B >E", false),
-            (">P >B >E >S", false),
-            (">P >B >E >S <1 <2 <C <ZI", true),
-            (">P >B >E >S >P >B >E >S <1 <2 <C <ZI", false),
-            (">P >B >E >S >P >B >E >S <1 <E <ZI <E <ZI", true),
-            // Flush is answered, but the implicit transaction is open.
-            (">P >D >H <1 <t <T", false),
-            (">P >D >H <1 <t <T >S <ZI", true),
-            // An error without Sync leaves the server skipping.
-            (">P <E", false),
-            // A Close after the Sync opens a new round.
-            (">S <ZI >C", false),
-            // Asynchronous messages at idle change nothing.
-            (">Q <C <ZI <A <N <S", true),
-            // Simple COPY IN, ok and failed; late copy messages are ignored by the server.
-            (">Q <G >d >c", false),
-            (">Q <G >d >c <C <ZI", true),
-            (">Q <G >d <E <ZI >d >c", true),
-            (">Q <G >d <E <ZI >d >c >Q", false),
-            // Extended COPY IN as libpq does it: the first Sync is swallowed.
-            (">P >B >E >S <1 <2 <G", false),
-            (">P >B >E >S <1 <2 <G >d >c", false),
-            (">P >B >E >S <1 <2 <G >d <E", false),
-            (">P >B >E >S <1 <2 <G >d >c >S", false),
-            (">P >B >E >S <1 <2 <G >d >c >S <C <ZI", true),
-            (">P >B >E >S <1 <2 <G >d <E >S <ZI", true),
-            // A Sync into running COPY IN: perhaps ignored, so never called safe too early.
-            (">Q <G >S >d >c <C <ZI", false),
-            // COPY data and its end pipelined behind the query.
-            (">Q >d >c <G <C <ZI", true),
-            // COPY OUT and BOTH.
-            (">Q <H <d <d <c <C", false),
-            (">Q <H <d <d <c <C <ZI", true),
-            (">Q <W <d >d", false),
-            // FunctionCall.
-            (">F <V", false),
-            (">F <V <ZI", true),
-            // A ReadyForQuery that nobody asked for.
-            ("<ZI", false),
-            (">Q <ZI <ZI >Q <ZI", false),
-        ];
-        for (script, safe) in cases {
-            assert_eq!(play(script).is_safe(), *safe, "{script}");
-        }
-    }
-
-    #[test]
-    fn answers_that_come_without_another_word() {
-        let cases: &[(&str, bool)] = &[
-            (">Q", true),
-            (">Q >Q <C <ZI", true),
-            (">Q <C <ZI", false),
-            (">P >B >E >S", true),
-            (">P >B >E", false),
-            (">P >H >Q", false),
-            (">P >H >Q <C <ZI >Q", true),
-            // The server skips all of them up to Sync, and answers that.
-            (">P >Q >Q >F >S", true),
-            (">P >Q >Q >F >S <E <ZI", false),
-            (">P >Q >Q >F >S <E <ZI >Q", true),
-            (">P >Q >Q >F >S <E <ZI >Q <C <ZI", false),
-            // It wants data first.
-            (">Q <G", false),
-            (">Q <G >c", true),
-        ];
-        for (script, come) in cases {
-            assert_eq!(play(script).answers_come(), *come, "{script}");
-        }
-    }
-
-    #[test]
-    fn fate_of_the_work_in_flight() {
-        let cases = [
-            ("", InFlight::Nothing),
-            (">Qselect", InFlight::Unknown),
-            (">Qbegin <C <ZT", InFlight::Lost),
-            (">Qbegin <C <ZT >Qupdate", InFlight::Lost),
-            (">Qbegin <C <ZT >Qupdate;\0", InFlight::Lost),
-            (">Qbegin <C <ZT >QCOMMIT", InFlight::Unknown),
-            (">Qbegin <C <ZT >QEnd", InFlight::Unknown),
-            (">Qbegin <C <ZT >Qupdate;commit", InFlight::Unknown),
-            (">Qbegin <C <ZT >B >E >S", InFlight::Unknown),
-            (">Qbegin <C <ZT >Qcommit <C <ZI", InFlight::Nothing),
-        ];
-        for (script, fate) in cases {
-            assert_eq!(play(script).in_flight(), fate, "{script}");
-        }
-    }
-}
+#[path = "txn_tests.rs"]
+mod tests;

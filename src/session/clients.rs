@@ -46,8 +46,8 @@ pub struct Client {
     pub key: BackendKey,
     /// What it is told from outside.
     pub order: Arc<OrderCell>,
-    /// Rung by a cancel request while it waits, or talks to the console.
-    pub cancelled: watch::Sender<u64>,
+    /// Rung by a cancel request while it waits, or talks to the console. Only then it exists.
+    cancelled: Mutex<Option<watch::Sender<u64>>>,
     came: SystemTime,
     began: Instant,
     stage: AtomicU8,
@@ -209,7 +209,7 @@ impl Clients {
                 key: Bytes::from(secret),
             },
             order: Arc::default(),
-            cancelled: watch::Sender::new(0),
+            cancelled: Mutex::new(None),
             came: SystemTime::now(),
             began: Instant::now(),
             stage: AtomicU8::new(Stage::Login as u8),
@@ -276,11 +276,25 @@ fn pid_of(id: u64) -> u32 {
     (id % 0x7FFF_FFFF) as u32 + 1
 }
 
+/// The data under these locks is whole whatever happened to the thread that held one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Client {
     /// A cancel request came for it while it has no server.
     pub fn cancel(&self) {
-        self.cancelled
-            .send_modify(|count| *count = count.wrapping_add(1));
+        if let Some(cancelled) = lock(&self.cancelled).as_ref() {
+            cancelled.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// Changes with each cancel request that comes from now on, until the client has a server.
+    pub fn cancellations(&self) -> watch::Receiver<u64> {
+        let mut cancelled = lock(&self.cancelled);
+        cancelled
+            .get_or_insert_with(|| watch::Sender::new(0))
+            .subscribe()
     }
 
     /// How far it has come.
@@ -302,31 +316,31 @@ impl Client {
 
     /// It was given a server.
     pub fn set_link(&self, link: Link) {
-        *self.lock_link() = Some(link);
+        *lock(&self.link) = Some(link);
+        *self
+            .cancelled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
         self.set_stage(Stage::Linked);
     }
 
     /// It gives its server up. A cancel request that got hold of the server before this is known to
     /// the server, which will wait for it.
     pub fn clear_link(&self) {
-        *self.lock_link() = None;
+        *lock(&self.link) = None;
     }
 
     /// For a cancel request: the server, if it is running a query of this client just now.
     pub fn running(&self) -> Option<(Arc<ServerInfo>, CancelInFlight)> {
-        let link = self.lock_link();
+        let link = lock(&self.link);
         let link = link.as_ref()?;
         let (activity, _) = link.meter.activity();
         (activity == Activity::Active)
             .then(|| (Arc::clone(&link.server), CancelInFlight::new(&link.server)))
     }
 
-    fn lock_link(&self) -> MutexGuard<'_, Option<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn snapshot(&self) -> ClientSnapshot {
-        let link = self.lock_link().clone();
+        let link = lock(&self.link).clone();
         let stage = self.stage();
         let activity = link.as_ref().map(|link| link.meter.activity());
         let now = SystemTime::now();

@@ -25,7 +25,8 @@ pub(super) async fn linger(mut stream: Stream, words: &[u8]) {
     let deliver = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;
-        let mut sink = [0; 4096];
+        // On the heap: an array here would be part of every session's task for life.
+        let mut sink = vec![0; 4096];
         let mut left = LINGER_BYTES_MAX;
         loop {
             let read = stream.read(&mut sink).await?;

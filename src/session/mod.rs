@@ -14,8 +14,9 @@ pub use startup::{ConsoleRights, Login, Target, greet};
 pub use wait::stopped;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
@@ -58,8 +59,8 @@ pub struct Context {
 /// wait for a server → welcome → relay → give the server back, tell the client why, hang up.
 pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
     let Login {
-        mut stream,
-        mut received,
+        stream,
+        received,
         client,
         startup,
         ..
@@ -74,28 +75,56 @@ pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
         secret: context.users.borrow().get(client.user.as_str()).cloned(),
         order: Arc::clone(&client.order),
     };
-    client.set_stage(Stage::Waiting);
+    drop(startup);
     let limit = context.config.borrow().general.query_wait_timeout;
-    let waited = wait_for_server(&pool, &request, &client, &mut stream, &mut received, limit).await;
+    // Boxed, like everything before and after the relay: an idle session's task holds no more than
+    // the relay needs.
+    let arrival = Box::pin(arrive(&pool, request, &client, (stream, received), limit)).await;
+    let Some((mut stream, received, mut lease)) = arrival else {
+        return;
+    };
+    drop(pool);
+    let (order, meter) = (&client.order, Arc::clone(&lease.meter));
+    let ends = (&mut stream, lease.server.stream());
+    let end = relay(ends, received, order, &meter, &context.scratch).await;
+    Box::pin(finish(context, client, stream, lease, end)).await;
+}
+
+/// Waits for a server and welcomes the client. `None`: there is none, and the client was told why.
+async fn arrive(
+    pool: &Arc<Pool>,
+    request: Request,
+    client: &Client,
+    (mut stream, mut received): (Stream, BytesMut),
+    limit: Option<Duration>,
+) -> Option<(Stream, Bytes, Lease)> {
+    client.set_stage(Stage::Waiting);
+    let waited = wait_for_server(pool, &request, client, &mut stream, &mut received, limit).await;
     let mut lease = match waited {
         Ok(lease) => lease,
-        Err(refusal) => return refusal.tell(&client, stream).await,
+        Err(refusal) => {
+            refusal.tell(client, stream).await;
+            return None;
+        }
     };
     pool.count_login();
     client.set_link(Link {
         server: Arc::clone(&lease.server.info),
         meter: Arc::clone(&lease.meter),
     });
-    let welcome = welcome(&client, &lease);
-    let end = match stream.write_all(&welcome).await {
-        Ok(()) => {
-            let (order, meter) = (&client.order, Arc::clone(&lease.meter));
-            let ends = (&mut stream, lease.server.stream());
-            relay(ends, received.freeze(), order, &meter, &context.scratch).await
-        }
-        Err(error) => RelayEnd::before_start(Cause::ClientLost(error)),
+    let welcome = welcome(client, &mut lease);
+    if let Err(error) = stream.write_all(&welcome).await {
+        tracing::info!(client = client.id, %error, "client left before it was welcomed");
+        client.clear_link();
+        lease.release().await;
+        return None;
+    }
+    let early = if received.is_empty() {
+        Bytes::new()
+    } else {
+        received.freeze()
     };
-    finish(context, client, stream, lease, end).await;
+    Some((stream, early, lease))
 }
 
 /// A login that cannot be served: the client is told to try the next host.
@@ -124,9 +153,7 @@ fn welcome(client: &Client, lease: &Lease) -> BytesMut {
         }
         .encode(&mut out);
     }
-    for (name, value) in &lease.server.parameters {
-        message::parameter_status(name, value, &mut out);
-    }
+    out.extend_from_slice(&lease.server.parameters);
     client.key.encode(&mut out);
     message::ready_for_query(TxStatus::Idle, &mut out);
     out
@@ -173,5 +200,6 @@ async fn settle(lease: Lease, server: Leftover, stopped: Option<StopReason>) {
         (Leftover::Safe, _) => lease.release().await,
         (Leftover::Busy { at_boundary }, _) => lease.bury(at_boundary).await,
         (Leftover::Gone, _) => lease.lost(),
+        (Leftover::Unreachable, _) => lease.abandon(),
     }
 }

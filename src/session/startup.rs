@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::auth::{AuthError, ClientLogin};
 use crate::config::{Config, DatabaseName, UserName};
-use crate::net::Stream;
+use crate::net::{Ends, Stream};
 use crate::pool::{Database, Pool};
 use crate::wire::startup::{EncryptionOffer, FirstPacket, ProtocolVersion, StartupMessage};
 use crate::wire::{ErrorResponse, SqlState, StartupError, message};
@@ -79,11 +79,10 @@ enum GreetError {
 
 /// Takes a new connection to a proven login, within `client_login_timeout`. `None`: there will be
 /// none, and the client was told why.
-pub async fn greet(context: &Context, mut stream: Stream) -> Option<Login> {
-    let ends = stream.ends();
+pub async fn greet(context: &Context, mut stream: Stream, ends: Ends) -> Option<Login> {
     let mut received = BytesMut::new();
     let limit = context.config.borrow().general.client_login_timeout;
-    let conversation = converse(context, &mut stream, &mut received);
+    let conversation = converse(context, &mut stream, ends, &mut received);
     let result = match limit {
         Some(limit) => timeout(limit, conversation)
             .await
@@ -132,6 +131,7 @@ type Proven = (Registered, StartupMessage, Target);
 async fn converse(
     context: &Context,
     stream: &mut Stream,
+    ends: Ends,
     received: &mut BytesMut,
 ) -> Result<Option<Proven>, GreetError> {
     let startup = match first_packets(stream, received).await? {
@@ -145,7 +145,7 @@ async fn converse(
     negotiate(stream, &startup).await?;
     let config = Arc::clone(&context.config.borrow());
     let identity = Identity::of(&startup)?;
-    let client = register(context, &config, stream, &identity, &startup)?;
+    let client = register(context, &config, ends, &identity, &startup)?;
     let admitted = identity.is_console && is_owner(stream, &identity.user);
     if !admitted {
         let users = Arc::clone(&context.users.borrow());
@@ -287,7 +287,7 @@ fn refused(code: SqlState, message: String) -> GreetError {
 fn register(
     context: &Context,
     config: &Config,
-    stream: &Stream,
+    ends: Ends,
     identity: &Identity,
     startup: &StartupMessage,
 ) -> Result<Registered, GreetError> {
@@ -299,7 +299,7 @@ fn register(
         application_name: application_name.map_or_else(String::new, |name| {
             String::from_utf8_lossy(name).into_owned()
         }),
-        ends: stream.ends(),
+        ends,
         key_len: if long_key {
             LONG_CANCEL_KEY_LEN
         } else {

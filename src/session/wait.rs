@@ -56,7 +56,7 @@ pub(super) async fn wait_for_server(
             None => std::future::pending().await,
         }
     };
-    let mut cancelled = client.cancelled.subscribe();
+    let mut cancelled = client.cancellations();
     tokio::select! {
         biased;
         lease = pool.checkout(request) => Ok(lease?),
@@ -75,7 +75,7 @@ async fn leaving(stream: &mut Stream, received: &mut BytesMut) {
             Ok(_) => {}
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Returns when an order to stop comes. Parking is for those who have a server.
