@@ -112,7 +112,7 @@ async fn arrive(
         server: Arc::clone(&lease.server.info),
         meter: Arc::clone(&lease.meter),
     });
-    let welcome = welcome(client, &mut lease);
+    let welcome = welcome(client, &lease);
     if let Err(error) = stream.write_all(&welcome).await {
         tracing::info!(client = client.id, %error, "client left before it was welcomed");
         client.clear_link();
