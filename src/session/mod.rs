@@ -100,7 +100,7 @@ async fn arrive(
 ) -> Option<(Stream, Bytes, Lease)> {
     client.set_stage(Stage::Waiting);
     let waited = wait_for_server(pool, &request, client, &mut stream, &mut received, limit).await;
-    let mut lease = match waited {
+    let lease = match waited {
         Ok(lease) => lease,
         Err(refusal) => {
             refusal.tell(client, stream).await;
