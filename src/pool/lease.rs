@@ -192,9 +192,10 @@ impl Booking {
     }
 
     fn is_wanted(&self, lifetime: Option<Duration>) -> bool {
-        // Who ordered a pause wants no server left when it is complete.
-        self.pool.database.operator() == Operator::Open
-            && self.info.generation == self.pool.database.generation()
+        let database = &self.pool.database;
+        // PAUSE is complete when there are no servers at all.
+        database.operator() == Operator::Open
+            && self.info.generation == database.generation()
             && lifetime.is_none_or(|lifetime| self.info.opened.elapsed() < lifetime)
             && self.pool.gate.keeps(&self.info.node.name)
     }
@@ -202,7 +203,7 @@ impl Booking {
     fn give_back(mut self, server: Server) {
         self.fate = Fate::Clean;
         let mut state = self.pool.lock();
-        // Looked at again under the lock: a RECONNECT or a switchover may have come meanwhile.
+        // Looked at again under the lock: RECONNECT, PAUSE or a switchover may have come meanwhile.
         if self.is_wanted(None) && !state.removed {
             self.strike(&mut state);
             self.fate = Fate::Returned;

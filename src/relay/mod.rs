@@ -281,7 +281,11 @@ impl Relay<'_> {
                 self.server_side = ServerSide::Broken;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Err(Fault::Frame(error))) => Err(self.end(Cause::ClientBroke(error))),
+            // What it asked before is answered, as PostgreSQL does.
+            Poll::Ready(Err(Fault::Frame(error))) => self.leave().map_err(|end| RelayEnd {
+                cause: Cause::ClientBroke(error),
+                ..end
+            }),
         }
     }
 
