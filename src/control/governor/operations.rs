@@ -45,6 +45,8 @@ impl Governor {
             Command::Abort(reply) => self.abort(reply),
             Command::SetWanted(node, wanted, reply) => {
                 let result = self.set_wanted(&node, wanted).await;
+                // Before the answer: who reads it and looks at SHOW NODES finds it there.
+                self.publish();
                 drop(reply.send(result));
             }
         }
