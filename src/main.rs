@@ -7,7 +7,7 @@
 )]
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(Command::Check { file }) = arguments.command {
-        return check(file);
+        return check(&file);
     }
     let Some(config) = arguments.config else {
         eprintln!("pgsluice: which configuration file? Try: pgsluice --help");
@@ -62,8 +62,12 @@ fn main() -> ExitCode {
     serve(config, arguments.verbose, arguments.quiet)
 }
 
-fn check(path: PathBuf) -> ExitCode {
-    match (FileSource { path: path.clone() }).load() {
+fn check(path: &Path) -> ExitCode {
+    match (FileSource {
+        path: path.to_owned(),
+    })
+    .load()
+    {
         Ok(loaded) => {
             let (clusters, databases) =
                 (loaded.config.clusters.len(), loaded.config.databases.len());

@@ -65,9 +65,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.read_buf(&mut self.input).await
     }
 
-    /// Sends what has gathered.
+    /// Sends what has gathered. Dropped in the middle, it can be called again and goes on where it
+    /// was.
     pub(super) async fn flush(&mut self) -> Result<(), ConsoleError> {
-        self.stream.write_all(&self.output).await?;
+        self.stream.write_all_buf(&mut self.output).await?;
         self.stream.flush().await?;
         self.output = BytesMut::new();
         Ok(())

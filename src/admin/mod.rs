@@ -20,7 +20,7 @@ mod session;
 mod show;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,8 +32,11 @@ use crate::config::{Config, DatabaseName, UserName};
 use crate::control::Handle;
 use crate::pool::Pools;
 use crate::session::Clients;
-use crate::wire::{BackendKey, MessageError};
+use crate::wire::{BackendKey, ErrorResponse, MessageError};
 use show::Sampler;
+
+/// How long a console that is stopped has to take its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What SHOW VERSION and `--version` say. PgBouncer's number comes first: monitoring reads the
 /// first `x.y.z` and chooses its columns by it.
@@ -141,8 +144,9 @@ pub enum ConsoleError {
     Message(#[from] MessageError),
 }
 
-/// Serves one console client from `AuthenticationOk` (sent by the caller) to its end. `leftover` is
-/// what the client sent beyond its authentication.
+/// Serves one console client from `AuthenticationOk` (sent by the caller) to its end, or until
+/// `stop` gives the last words for it. `leftover` is what the client sent beyond its
+/// authentication.
 ///
 /// # Errors
 /// The connection broke; a client that just leaves is no error.
@@ -151,10 +155,17 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     leftover: BytesMut,
     console: &Console,
     login: ConsoleLogin,
+    stop: impl Future<Output = ErrorResponse>,
 ) -> Result<(), ConsoleError> {
-    session::Session::new(stream, leftover, console, login)
-        .run()
+    let mut session = session::Session::new(stream, leftover, console, login);
+    let words = tokio::select! {
+        result = session.run() => return result,
+        words = stop => words,
+    };
+    // A client that does not read is not waited for.
+    tokio::time::timeout(LAST_WORDS, session.end(&words))
         .await
+        .unwrap_or(Ok(()))
 }
 
 #[cfg(test)]

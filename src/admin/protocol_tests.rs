@@ -59,7 +59,7 @@ impl Client {
         let server = tokio::spawn(async move {
             // The first message came together with the last one of the login.
             let leftover = BytesMut::from(&b"Q\0\0\0\x06;\0"[..]);
-            serve(server, leftover, &console, login).await
+            serve(server, leftover, &console, login, std::future::pending()).await
         });
         let mut client = Self {
             stream,

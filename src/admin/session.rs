@@ -89,7 +89,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         }
     }
 
-    pub(super) async fn run(mut self) -> Result<(), ConsoleError> {
+    pub(super) async fn run(&mut self) -> Result<(), ConsoleError> {
         self.greet();
         self.ready().await?;
         loop {
@@ -280,8 +280,14 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
     }
 
     async fn fatal(&mut self, message: String) -> Result<(), ConsoleError> {
-        ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, message)
-            .encode(&mut self.connection.output);
+        let words = ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, message);
+        self.end(&words).await
+    }
+
+    /// Last words, behind all that was answered. Also after [`run`](Self::run) was dropped: the
+    /// output always holds whole messages, or the rest of one.
+    pub(super) async fn end(&mut self, words: &ErrorResponse) -> Result<(), ConsoleError> {
+        words.encode(&mut self.connection.output);
         self.connection.flush().await
     }
 }

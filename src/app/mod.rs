@@ -8,7 +8,7 @@ pub use source::{FileSource, Loaded, Source};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use crate::admin::{Console, Request, ShutdownMode};
 use crate::auth::{Authenticator, Kdf, UserList};
-use crate::cluster::Reports;
+use crate::cluster::{Fact, Reports};
 use crate::config::{Config, diff};
 use crate::control::coordination::{FileStore, StoreError};
 use crate::control::events::Journal;
@@ -41,7 +41,7 @@ const WORKERS_MAX: usize = 64;
 /// Password hashes computed at a time.
 const HASHING_PARALLEL: usize = 2;
 /// PgBouncer's `stats_period`.
-const STATS_PERIOD: Duration = Duration::from_secs(60);
+const STATS_PERIOD: Duration = Duration::from_mins(1);
 /// What an immediate shutdown leaves clients to read their last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often a draining instance looks whether it is empty.
@@ -64,14 +64,64 @@ pub enum AppError {
     System(#[from] io::Error),
 }
 
+/// What the data plane is made of.
+struct Core {
+    config: watch::Sender<Arc<Config>>,
+    users: watch::Sender<Arc<UserList>>,
+    doors: watch::Sender<Doors>,
+    reports: Reports,
+    kdf: Kdf,
+    pools: Pools,
+    clients: Clients,
+}
+
+impl Core {
+    /// Builds it; the gates are closed until the control plane opens them.
+    fn new(loaded: Loaded) -> (Self, mpsc::Receiver<Fact>) {
+        let config = watch::Sender::new(Arc::new(loaded.config));
+        let users = watch::Sender::new(Arc::new(loaded.users));
+        let (reports, facts) = Reports::channel(FACTS_MAX);
+        let kdf = Kdf::new(HASHING_PARALLEL);
+        // One count for clients and servers, as PgBouncer has it.
+        let ids = Arc::new(AtomicU64::new(1));
+        let clients = Clients::new(Arc::clone(&ids));
+        let (configs, secrets) = (config.subscribe(), users.subscribe());
+        let pools = Pools::new(configs, secrets, reports.clone(), kdf.clone(), ids);
+        let doors = watch::Sender::new(Doors::Open);
+        let core = Self {
+            config,
+            users,
+            doors,
+            reports,
+            kdf,
+            pools,
+            clients,
+        };
+        (core, facts)
+    }
+
+    fn worker(&self, authenticator: &Arc<Authenticator>, console: &Arc<Console>) -> Worker {
+        let context = Context {
+            pools: self.pools.clone(),
+            clients: self.clients.clone(),
+            config: self.config.subscribe(),
+            authenticator: Arc::clone(authenticator),
+            users: self.users.subscribe(),
+            reports: self.reports.clone(),
+            scratch: Scratch::default(),
+        };
+        Worker {
+            context,
+            console: Arc::clone(console),
+            doors: self.doors.subscribe(),
+        }
+    }
+}
+
 /// A running instance.
 struct App {
     source: Box<dyn Source>,
-    config: watch::Sender<Arc<Config>>,
-    users: watch::Sender<Arc<UserList>>,
-    pools: Pools,
-    clients: Clients,
-    doors: watch::Sender<Doors>,
+    core: Core,
     requests: mpsc::Receiver<Request>,
     console: Arc<Console>,
 }
@@ -90,74 +140,51 @@ async fn start(
     loaded: Loaded,
     ready: impl FnOnce(&Sockets),
 ) -> Result<(), AppError> {
-    let workers = worker_count(&loaded.config);
+    // First: a signal without a handler would end the process with its work half done.
+    let signals = Signals::new()?;
     let state_dir = loaded.config.general.state_dir.clone();
     let store = FileStore::open(&state_dir)?;
     let journal = Journal::open(&state_dir)?;
-    let sockets = Sockets::bind(&loaded.config.listen, workers)?;
-    let (config, config_reader) = watch::channel(Arc::new(loaded.config));
-    let (users, users_reader) = watch::channel(Arc::new(loaded.users));
-    let (doors, doors_reader) = watch::channel(Doors::Open);
-    let (reports, facts) = Reports::channel(FACTS_MAX);
-    let ids = Arc::new(AtomicU64::new(1));
-    let clients = Clients::new(Arc::clone(&ids));
-    let kdf = Kdf::new(HASHING_PARALLEL);
-    let pools = Pools::new(
-        config_reader.clone(),
-        users_reader.clone(),
-        reports.clone(),
-        kdf.clone(),
-        ids,
-    );
+    let sockets = Sockets::bind(&loaded.config.listen, worker_count(&loaded.config))?;
+    let (core, facts) = Core::new(loaded);
     let setup = Setup {
-        config: Arc::clone(&config_reader.borrow()),
-        gates: Arc::new(pools.clone()),
+        config: Arc::clone(&core.config.borrow()),
+        gates: Arc::new(core.pools.clone()),
         facts,
         store: Arc::new(store),
         journal,
     };
     let (director, handle) = Director::spawn(setup).await?;
     let (requester, requests) = mpsc::channel(REQUESTS_MAX);
-    let console = Arc::new(Console::new(
-        pools.clone(),
-        clients.clone(),
-        handle,
-        config_reader.clone(),
-        requester,
-    ));
-    let authenticator = Arc::new(Authenticator::new(mock_secret(&state_dir)?, kdf));
+    let (pools, clients) = (core.pools.clone(), core.clients.clone());
+    let console = Console::new(pools, clients, handle, core.config.subscribe(), requester);
+    let console = Arc::new(console);
+    let authenticator = Authenticator::new(mock_secret(&state_dir)?, core.kdf.clone());
+    let authenticator = Arc::new(authenticator);
     ready(&sockets);
     let (shares, unix_path) = sockets.split();
     let mut threads = Vec::new();
     for (number, share) in shares.into_iter().enumerate() {
-        let context = Context {
-            pools: pools.clone(),
-            clients: clients.clone(),
-            config: config_reader.clone(),
-            authenticator: Arc::clone(&authenticator),
-            users: users_reader.clone(),
-            reports: reports.clone(),
-            scratch: Scratch::default(),
-        };
-        let worker = Worker {
-            context,
-            console: Arc::clone(&console),
-            doors: doors_reader.clone(),
-        };
-        threads.push(spawn_worker(number, worker, share)?);
+        threads.push(spawn_worker(
+            number,
+            core.worker(&authenticator, &console),
+            share,
+        )?);
     }
     let app = App {
         source,
-        config,
-        users,
-        pools,
-        clients,
-        doors,
+        core,
         requests,
         console,
     };
-    app.serve().await?;
+    app.serve(signals).await;
     director.shutdown().await;
+    clear_up(threads, unix_path);
+    Ok(())
+}
+
+/// The workers end by themselves once the doors are closed.
+fn clear_up(threads: Vec<thread::JoinHandle<()>>, unix_path: Option<PathBuf>) {
     for thread in threads {
         // A worker that panicked has said so; there is nothing left to do for it.
         let _ = thread.join();
@@ -165,7 +192,6 @@ async fn start(
     if let Some(path) = unix_path {
         let _ = fs::remove_file(path);
     }
-    Ok(())
 }
 
 /// One thread, one runtime: a session's bytes, timers and wake-ups never leave it.
@@ -224,22 +250,21 @@ struct Draining {
 }
 
 impl App {
-    async fn serve(mut self) -> io::Result<()> {
-        let mut signals = Signals::new()?;
+    async fn serve(mut self, mut signals: Signals) {
         let mut rounds = interval(JANITOR_ROUND);
         let mut samples = interval(STATS_PERIOD);
         let mut draining: Option<Draining> = None;
         loop {
             let mode = tokio::select! {
                 _ = rounds.tick() => {
-                    self.pools.tidy_up();
+                    self.core.pools.tidy_up();
                     None
                 }
                 _ = samples.tick() => {
                     self.console.sample(std::time::Instant::now());
                     None
                 }
-                () = empty(&self.pools, &self.clients, draining) => break,
+                () = empty(&self.core.pools, &self.core.clients, draining) => break,
                 wish = signals.next() => self.obey(wish),
                 Some(request) = self.requests.recv() => self.answer(request),
             };
@@ -253,7 +278,6 @@ impl App {
             }
         }
         self.end().await;
-        Ok(())
     }
 
     fn obey(&mut self, wish: Wish) -> Option<ShutdownMode> {
@@ -263,8 +287,8 @@ impl App {
                 let _ = self.reload();
             }
             Wish::Shutdown(mode) => return Some(mode),
-            Wish::Pause => log_verb("PAUSE", self.pools.pause(None)),
-            Wish::Resume => log_verb("RESUME", self.pools.resume_operator(None)),
+            Wish::Pause => log_verb("PAUSE", self.core.pools.pause(None)),
+            Wish::Resume => log_verb("RESUME", self.core.pools.resume_operator(None)),
         }
         None
     }
@@ -285,10 +309,10 @@ impl App {
         let loaded = self.source.load().inspect_err(|error| {
             tracing::error!("RELOAD failed, nothing was changed:\n{error}");
         })?;
-        let diff = diff(&self.config.borrow(), &loaded.config);
-        self.users.send_replace(Arc::new(loaded.users));
-        self.config.send_replace(Arc::new(diff.effective));
-        self.pools.apply_config();
+        let diff = diff(&self.core.config.borrow(), &loaded.config);
+        self.core.users.send_replace(Arc::new(loaded.users));
+        self.core.config.send_replace(Arc::new(diff.effective));
+        self.core.pools.apply_config();
         for change in &diff.settings_changed {
             tracing::info!("reload: {change}");
         }
@@ -300,8 +324,13 @@ impl App {
 
     fn begin_shutdown(&self, mode: ShutdownMode) -> Draining {
         tracing::info!(?mode, "shutting down");
-        self.doors.send_replace(Doors::ConsoleOnly);
-        let limit = self.config.borrow().general.shutdown_timeout;
+        self.core.doors.send_replace(Doors::ConsoleOnly);
+        if mode == ShutdownMode::WaitForServers {
+            // One that is given a server just now has it until its next safe point.
+            let order = Order::StopWhenSafe(StopReason::Shutdown);
+            self.core.clients.order_waiting(order);
+        }
+        let limit = self.core.config.borrow().general.shutdown_timeout;
         Draining {
             mode,
             deadline: limit.map(|limit| Instant::now() + limit),
@@ -310,10 +339,12 @@ impl App {
 
     /// Everybody who is still there is told, and given a moment to hear it.
     async fn end(self) {
-        self.doors.send_replace(Doors::Closed);
-        self.clients.order_all(Order::StopNow(StopReason::Shutdown));
+        self.core.doors.send_replace(Doors::Closed);
+        self.core
+            .clients
+            .order_all(Order::StopNow(StopReason::Shutdown));
         let until = Instant::now() + LAST_WORDS;
-        while self.clients.count() > 0 && Instant::now() < until {
+        while self.core.clients.count() > 0 && Instant::now() < until {
             sleep_until(Instant::now() + DRAIN_LOOK).await;
         }
     }

@@ -2,70 +2,27 @@
 //!
 //! A client joins the queue, and takes what it needs itself when it stands in front: an idle
 //! server, or the right to open one. Nothing is ever handed over through a channel, so nothing can
-//! be lost when a client leaves the queue at any moment. Only this file moves a server between
-//! idle, leased and closing.
+//! be lost when a client leaves the queue at any moment. Only this file and `lease.rs` move a
+//! server between idle, leased and closing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
-use crate::auth::Verifier;
 use crate::cluster::{Epoch, Fact};
-use crate::config::{DatabaseName, NodeConfig, UserName};
-use crate::relay::{Meter, OrderCell};
+use crate::config::NodeConfig;
 
 use super::database::Database;
-use super::gate::{Admission, ClusterGate, Departed, Dialing, lock};
-use super::server::{Dial, DialError, ResetError, Server, ServerInfo, StartupParams};
+use super::gate::{Admission, ClusterGate, Dialing, lock};
+use super::info::StartupParams;
+use super::lease::{Lease, Leased};
+use super::queue::{OpenPermit, Place, Queued};
+use super::request::{CheckoutError, PoolKey, Request};
+use super::server::{Dial, Server};
 use super::shared::Shared;
 use super::snapshot::StatsSnapshot;
-
-/// Whose server connections these are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PoolKey {
-    /// Database as clients name it.
-    pub database: DatabaseName,
-    /// User.
-    pub user: UserName,
-}
-
-/// Who asks, for lists and for naming a blocker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientTag {
-    /// Unique among clients and servers.
-    pub id: u64,
-    /// Its address, `unix` for a Unix socket.
-    pub addr: String,
-    /// From its startup packet.
-    pub application_name: String,
-}
-
-/// What a client needs.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Who asks.
-    pub client: Arc<ClientTag>,
-    /// What the server must have been started with.
-    pub params: StartupParams,
-    /// How to log in if a server must be opened.
-    pub secret: Option<Verifier>,
-    /// Where the session takes its orders from.
-    pub order: Arc<OrderCell>,
-}
-
-/// Why a client got no server.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckoutError {
-    /// The cluster cannot be served: 57P03.
-    #[error("{0}")]
-    Refused(Arc<str>),
-    /// The server refused the login in its own words.
-    #[error(transparent)]
-    Login(DialError),
-}
 
 /// See the module's text.
 #[derive(Debug)]
@@ -73,7 +30,7 @@ pub struct Pool {
     pub(super) key: PoolKey,
     pub(super) database: Arc<Database>,
     pub(super) gate: Arc<ClusterGate>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
@@ -84,7 +41,7 @@ pub(super) struct State {
     pub(super) leased: HashMap<u64, Leased>,
     pub(super) dialing: usize,
     pub(super) queue: VecDeque<Place>,
-    next_place: u64,
+    pub(super) next_place: u64,
     /// What the last server of this pool told and was told at its login, for the next to share.
     last_parameters: Bytes,
     last_params: StartupParams,
@@ -100,34 +57,6 @@ pub(super) struct State {
 pub(super) struct Idle {
     pub(super) server: Server,
     pub(super) since: Instant,
-}
-
-/// What a server that is not idle is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// A session has it.
-    Session,
-    /// It is being made fit for the next.
-    Reset,
-    /// Its session ended in the middle of something; the backend is being waited for.
-    Burial,
-}
-
-#[derive(Debug)]
-pub(super) struct Leased {
-    pub(super) info: Arc<ServerInfo>,
-    pub(super) client: Arc<ClientTag>,
-    pub(super) order: Arc<OrderCell>,
-    pub(super) meter: Arc<Meter>,
-    pub(super) since: SystemTime,
-    pub(super) phase: Use,
-}
-
-#[derive(Debug)]
-pub(super) struct Place {
-    number: u64,
-    pub(super) since: Instant,
-    turn: Arc<Notify>,
 }
 
 impl State {
@@ -146,7 +75,7 @@ impl State {
             .is_some_and(|place| place.number == number)
     }
 
-    fn leave(&mut self, number: u64) {
+    pub(super) fn leave(&mut self, number: u64) {
         self.queue.retain(|place| place.number != number);
     }
 
@@ -276,10 +205,7 @@ impl Pool {
             doomed.push(state.idle.remove(0).server);
         }
         state.dialing += 1;
-        let permit = OpenPermit {
-            pool: Arc::clone(self),
-            _dialing: Dialing::new(&self.gate),
-        };
+        let permit = OpenPermit::new(self, Dialing::new(&self.gate));
         Turn::Open {
             lead,
             epoch,
@@ -411,32 +337,6 @@ impl Pool {
         lease
     }
 
-    /// Enters a lease into the books.
-    fn lease(self: &Arc<Self>, state: &mut State, server: Server, request: &Request) -> Lease {
-        let meter = Arc::new(Meter::new(self.gate.bell()));
-        let leased = Leased {
-            info: Arc::clone(&server.info),
-            client: Arc::clone(&request.client),
-            order: Arc::clone(&request.order),
-            meter: Arc::clone(&meter),
-            since: SystemTime::now(),
-            phase: Use::Session,
-        };
-        state.leased.insert(server.info.id, leased);
-        state.totals.server_assignments += 1;
-        let pool = Arc::clone(self);
-        let booking = Booking {
-            pool,
-            info: Arc::clone(&server.info),
-            fate: Fate::Abrupt,
-        };
-        Lease {
-            server,
-            meter,
-            booking,
-        }
-    }
-
     /// A client has logged in.
     pub fn count_login(&self) {
         self.database.count_login();
@@ -470,263 +370,5 @@ impl std::fmt::Display for Chain<'_> {
             cause = error.source();
         }
         Ok(())
-    }
-}
-
-/// A client's place in the queue, given up when dropped.
-struct Queued {
-    pool: Arc<Pool>,
-    number: u64,
-    turn: Arc<Notify>,
-    since: Instant,
-}
-
-impl Queued {
-    fn join(pool: &Arc<Pool>) -> Self {
-        let mut state = pool.lock();
-        let number = state.next_place;
-        state.next_place += 1;
-        let (turn, since) = (Arc::new(Notify::new()), Instant::now());
-        state.queue.push_back(Place {
-            number,
-            since,
-            turn: Arc::clone(&turn),
-        });
-        drop(state);
-        Self {
-            pool: Arc::clone(pool),
-            number,
-            turn,
-            since,
-        }
-    }
-
-    /// Back to the place where it stood: before all that came later.
-    fn rejoin(&self) {
-        let mut state = self.pool.lock();
-        let place = Place {
-            number: self.number,
-            since: self.since,
-            turn: Arc::clone(&self.turn),
-        };
-        let at = state
-            .queue
-            .partition_point(|other| other.number < self.number);
-        state.queue.insert(at, place);
-        state.wake_front();
-    }
-
-    async fn wait(&self, until: Option<Instant>) {
-        match until {
-            Some(until) => {
-                let _ = tokio::time::timeout_at(until.into(), self.turn.notified()).await;
-            }
-            None => self.turn.notified().await,
-        }
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        state.leave(self.number);
-        state.wake_front();
-    }
-}
-
-/// The right to open one server, counted against the pool's size while it lives.
-struct OpenPermit {
-    pool: Arc<Pool>,
-    _dialing: Dialing,
-}
-
-impl Drop for OpenPermit {
-    fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        state.dialing -= 1;
-        state.wake_front();
-    }
-}
-
-/// How a lease ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// In the middle of something, as far as we know: the backend may still be running.
-    Abrupt,
-    /// At a safe point, or seen to be gone: nothing of it is left.
-    Clean,
-}
-
-/// A server in a client's hands.
-#[derive(Debug)]
-pub struct Lease {
-    /// The connection.
-    pub server: Server,
-    /// What the session shows of itself.
-    pub meter: Arc<Meter>,
-    booking: Booking,
-}
-
-/// The pool's entry of a lease; dropping it strikes the entry out.
-#[derive(Debug)]
-struct Booking {
-    pool: Arc<Pool>,
-    info: Arc<ServerInfo>,
-    fate: Fate,
-}
-
-impl Lease {
-    fn come_home(self) -> std::io::Result<Self> {
-        let Self {
-            server,
-            meter,
-            mut booking,
-        } = self;
-        // Until a client has sent something, there is nothing that could still be running.
-        booking.fate = Fate::Clean;
-        let server = server.come_home()?;
-        booking.fate = Fate::Abrupt;
-        Ok(Self {
-            server,
-            meter,
-            booking,
-        })
-    }
-
-    /// Gives a server back from a safe point: reset, then idle; or closed, if it is not wanted any
-    /// more or does not come out of its reset as it should.
-    pub async fn release(self) {
-        let Self {
-            mut server,
-            meter,
-            booking,
-        } = self;
-        booking.turn_to(Use::Reset);
-        let config = booking.pool.shared.config();
-        let general = &config.general;
-        let wanted = booking.is_wanted(general.server_lifetime) && server.info.params.is_reusable();
-        // A server that got nothing from its client is as it was.
-        let query = if meter.read().received == 0 {
-            ""
-        } else {
-            &general.server_reset_query
-        };
-        let fit = if wanted {
-            server
-                .reset(query, general.cancel_wait_timeout)
-                .await
-                .map(|()| true)
-        } else {
-            Ok(false)
-        };
-        match fit {
-            Ok(true) => booking.give_back(server),
-            Ok(false) => booking.close(server).await,
-            Err(error) => {
-                let node = &booking.info.node.name;
-                tracing::warn!(%node, pid = booking.info.pid, %error, "closing server");
-                match error {
-                    ResetError::CancelPending => booking.close(server).await,
-                    // The reset query, or what it answered instead of it, may still be running.
-                    _ => booking.bury(server, false).await,
-                }
-            }
-        }
-    }
-
-    /// Ends a server that stands at a safe point.
-    pub async fn close(self) {
-        let Self {
-            server, booking, ..
-        } = self;
-        booking.close(server).await;
-    }
-
-    /// The server hung up first: its backend is gone.
-    pub fn lost(self) {
-        let Self { mut booking, .. } = self;
-        booking.fate = Fate::Clean;
-    }
-
-    /// Ends a server in the middle of something. Its place in the pool is free only when its
-    /// backend is gone or a minute is over; until then it is known as departed.
-    pub async fn bury(self, at_boundary: bool) {
-        let Self {
-            server, booking, ..
-        } = self;
-        booking.bury(server, at_boundary).await;
-    }
-
-    /// The connection failed under a backend that may still be running: it is known as departed.
-    pub fn abandon(self) {
-        // What a booking says when it is dropped before its fate was known.
-        debug_assert_eq!(self.booking.fate, Fate::Abrupt);
-    }
-}
-
-impl Booking {
-    fn turn_to(&self, phase: Use) {
-        if let Some(leased) = self.pool.lock().leased.get_mut(&self.info.id) {
-            leased.phase = phase;
-        }
-        self.pool.gate.ring();
-    }
-
-    fn is_wanted(&self, lifetime: Option<Duration>) -> bool {
-        self.info.generation == self.pool.database.generation()
-            && lifetime.is_none_or(|lifetime| self.info.opened.elapsed() < lifetime)
-            && self.pool.gate.keeps(&self.info.node.name)
-    }
-
-    fn give_back(mut self, server: Server) {
-        self.fate = Fate::Clean;
-        let mut state = self.pool.lock();
-        // Looked at again under the lock: a RECONNECT or a switchover may have come meanwhile.
-        if self.is_wanted(None) && !state.removed {
-            self.strike(&mut state);
-            state.idle.push(Idle {
-                server,
-                since: Instant::now(),
-            });
-            state.wake_front();
-        } else {
-            drop(state);
-            close_all(vec![server]);
-        }
-    }
-
-    async fn bury(mut self, server: Server, at_boundary: bool) {
-        self.turn_to(Use::Burial);
-        if server.bury(at_boundary).await {
-            self.fate = Fate::Clean;
-        }
-    }
-
-    async fn close(mut self, server: Server) {
-        self.fate = Fate::Clean;
-        server.close().await;
-    }
-
-    /// Takes the lease off the books and keeps its counters.
-    fn strike(&self, state: &mut State) {
-        if let Some(leased) = state.leased.remove(&self.info.id) {
-            state.totals.add(&leased.meter.read());
-        }
-    }
-}
-
-impl Drop for Booking {
-    fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        self.strike(&mut state);
-        state.wake_front();
-        drop(state);
-        match self.fate {
-            Fate::Clean => self.pool.gate.ring(),
-            Fate::Abrupt => self.pool.gate.depart(Departed {
-                node: self.info.node.name.clone(),
-                pid: self.info.pid,
-            }),
-        }
     }
 }

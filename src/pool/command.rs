@@ -15,9 +15,11 @@ use crate::config::{ClusterName, DatabaseName, NodeConfig, NodeName, UserName};
 use crate::relay::{Activity, HoldId, Order, StopReason};
 
 use super::Pools;
-use super::checkout::{Idle, Leased, Pool, Use, close_all};
+use super::checkout::{Idle, Pool, close_all};
 use super::gate::{ClusterGate, Dialing, Pace};
-use super::server::{Dial, Server, StartupParams};
+use super::info::StartupParams;
+use super::lease::{Leased, Use};
+use super::server::{Dial, Server};
 
 /// Logins to the target at a time while it is warmed: a fork each, so not all at once.
 const PREWARM_PARALLEL: usize = 16;
@@ -127,12 +129,15 @@ impl Pools {
                 stopped += 1;
             }
         });
-        let held = self.held(cluster);
-        gate.open(node, epoch, Pace::new(held, per_ms));
+        let waiting = self.held(cluster);
+        gate.open(node, epoch, Pace::new(waiting, per_ms));
         // After the gate has opened: a server that comes out of its reset now is not kept.
         self.close_idle_if(cluster, |idle| idle.server.info.node.name != *lead);
         self.wake(cluster);
-        Released { held, stopped }
+        Released {
+            held: waiting,
+            stopped,
+        }
     }
 
     /// Nobody can be served: logins are refused with 57P03 and `why`, until the next `hold` or
@@ -230,7 +235,7 @@ impl Pools {
             for (params, count) in pool.params_elsewhere(node) {
                 for _ in 0..count {
                     if logins.len() >= PREWARM_PARALLEL {
-                        ready += count_ready(logins.join_next().await);
+                        ready += count_ready(logins.join_next().await.as_ref());
                     }
                     let warm = self.warm(&pool, &gate, &target, params.clone());
                     logins.spawn(warm);
@@ -238,7 +243,7 @@ impl Pools {
             }
         }
         while let Some(done) = logins.join_next().await {
-            ready += count_ready(Some(done));
+            ready += count_ready(Some(&done));
         }
         ready
     }
@@ -317,7 +322,7 @@ impl Pools {
     }
 }
 
-fn count_ready(done: Option<Result<bool, tokio::task::JoinError>>) -> usize {
+fn count_ready(done: Option<&Result<bool, tokio::task::JoinError>>) -> usize {
     usize::from(matches!(done, Some(Ok(true))))
 }
 

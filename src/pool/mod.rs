@@ -8,18 +8,25 @@ mod checkout;
 mod command;
 mod database;
 mod gate;
+mod info;
 mod janitor;
+mod lease;
 mod operator;
+mod queue;
+mod request;
 mod server;
 mod shared;
 mod snapshot;
 
-pub use checkout::{CheckoutError, ClientTag, Lease, Pool, PoolKey, Request};
+pub use checkout::Pool;
 pub use command::{Blocker, DrainStatus, HoldOwner, Released};
 pub use database::Database;
+pub use info::{CancelInFlight, ServerInfo, StartupParams};
 pub use janitor::ROUND as JANITOR_ROUND;
+pub use lease::Lease;
 pub use operator::VerbError;
-pub use server::{CancelInFlight, DialError, Server, ServerInfo, StartupParams};
+pub use request::{CheckoutError, ClientTag, PoolKey, Request};
+pub use server::{DialError, Server};
 pub use snapshot::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot, StatsSnapshot};
 
 use std::collections::{BTreeMap, HashMap};
@@ -48,7 +55,7 @@ pub struct Pools(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     users: watch::Receiver<Arc<UserList>>,
-    /// Rung whenever a pause, a drain or a WAIT_CLOSE may have come further.
+    /// Rung whenever a pause, a drain or a `WAIT_CLOSE` may have come further.
     bell: Arc<watch::Sender<u64>>,
     rooms: Mutex<Rooms>,
 }
@@ -115,8 +122,12 @@ impl Pools {
         let gone: Vec<_> = gone.map(|(_, pool)| pool).collect();
         rooms.removed.extend(gone.iter().cloned());
         drop(rooms);
-        gone.iter().for_each(|pool| pool.remove());
-        self.all().iter().for_each(|pool| pool.close_stale());
+        for pool in gone {
+            pool.remove();
+        }
+        for pool in self.all() {
+            pool.close_stale();
+        }
     }
 
     /// The database, if the configuration has it.
@@ -236,3 +247,7 @@ impl Pools {
         lock(&self.0.rooms).databases.values().cloned().collect()
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -8,8 +8,9 @@ use crate::config::{ClusterName, DatabaseName, NodeName, UserName};
 use crate::relay::Reading;
 
 use super::Pools;
-use super::checkout::{Pool, State, Use};
-use super::gate::ClusterState;
+use super::checkout::{Pool, State};
+use super::gate::{ClusterState, Operator};
+use super::lease::Use;
 
 /// One row of SHOW POOLS.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +54,7 @@ pub struct DatabaseSnapshot {
     pub current_connections: usize,
     /// Clients now.
     pub current_client_connections: usize,
-    /// PAUSE.
+    /// PAUSE of it, or of everything.
     pub paused: bool,
     /// DISABLE.
     pub disabled: bool,
@@ -170,7 +171,7 @@ impl Pools {
                 pool_size: config.pool_size.unwrap_or(default_size),
                 current_connections: of_database().map(|pool| pool.lock().servers()).sum(),
                 current_client_connections: of_database().map(|pool| pool.clients()).sum(),
-                paused: database.is_paused(),
+                paused: database.operator() == Operator::Paused,
                 disabled: database.is_disabled(),
             }
         });

@@ -238,7 +238,7 @@ impl Relay<'_> {
         let (view, meter) = (&mut self.view, self.meter);
         let streams = (&mut *self.server, &mut *self.client);
         let step = self.down.poll_step(cx, streams, scratch, |frame| {
-            view.from_server(&frame, meter);
+            view.see_server(&frame, meter);
             ControlFlow::Continue(())
         });
         match step {
@@ -262,9 +262,9 @@ impl Relay<'_> {
         }
         let (view, meter) = (&mut self.view, self.meter);
         let streams = (&mut *self.client, &mut *self.server);
-        let step = self.up.poll_step(cx, streams, scratch, |frame| {
-            view.from_client(&frame, meter)
-        });
+        let step = self
+            .up
+            .poll_step(cx, streams, scratch, |frame| view.see_client(&frame, meter));
         match step {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(Step::Moved { read, refused })) => {
@@ -281,7 +281,11 @@ impl Relay<'_> {
                 self.server_side = ServerSide::Broken;
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Err(Fault::Frame(error))) => Err(self.end(Cause::ClientBroke(error))),
+            // What it asked before is answered, as PostgreSQL does.
+            Poll::Ready(Err(Fault::Frame(error))) => self.leave().map_err(|end| RelayEnd {
+                cause: Cause::ClientBroke(error),
+                ..end
+            }),
         }
     }
 
@@ -336,7 +340,7 @@ impl Relay<'_> {
 }
 
 impl View {
-    fn from_client(&mut self, frame: &Frame<'_>, meter: &Meter) -> ControlFlow<()> {
+    fn see_client(&mut self, frame: &Frame<'_>, meter: &Meter) -> ControlFlow<()> {
         if frame.tag == tag::client::TERMINATE {
             return ControlFlow::Break(());
         }
@@ -352,7 +356,7 @@ impl View {
         ControlFlow::Continue(())
     }
 
-    fn from_server(&mut self, frame: &Frame<'_>, meter: &Meter) {
+    fn see_server(&mut self, frame: &Frame<'_>, meter: &Meter) {
         self.last_tag = frame.tag;
         if frame.tag != tag::server::READY_FOR_QUERY {
             self.txn.server_sent(frame.tag);

@@ -48,7 +48,7 @@ pub enum InFlight {
 /// A request that ends in ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
-    /// Query or FunctionCall: answered even if it starts COPY IN.
+    /// Query or `FunctionCall`: answered even if it starts COPY IN.
     Query,
     /// Sync: ignored by the server if it meets it in COPY IN.
     Sync,
@@ -68,7 +68,7 @@ struct Asked {
 
 impl Asked {
     /// Does it change nothing, whether the server reads it or not?
-    fn is_idle(&self) -> bool {
+    fn is_idle(self) -> bool {
         self.doubtful && self.kind == Ends::Sync && !self.grouped
     }
 }
@@ -89,12 +89,16 @@ const ASKED_MAX: usize = 1 << 18;
 
 /// Tracks one server connection's conversation.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that was seen on the wire, independent of the others"
+)]
 pub struct Txn {
     status: TxStatus,
     /// Unanswered requests, oldest first. Those that the server has still to answer are among
     /// them, and there are never fewer of them than of those.
     asked: VecDeque<Asked>,
-    /// Extended-protocol messages were sent since the last request that ends in ReadyForQuery, or
+    /// Extended-protocol messages were sent since the last request that ends in `ReadyForQuery`, or
     /// a COPY swallowed the Sync that would have ended them.
     unsynced: bool,
     /// The former: what the next Sync is [`Asked::grouped`] by.
@@ -103,13 +107,13 @@ pub struct Txn {
     /// all up to the next Sync, may be skipped.
     skippable: bool,
     copy: Copy,
-    /// CopyDone or CopyFail went out while no COPY IN was known, with requests unanswered.
+    /// `CopyDone` or `CopyFail` went out while no COPY IN was known, with requests unanswered.
     early_copy_end: bool,
     /// When COPY succeeds, what is marked `in_copy` was swallowed for certain.
     copy_is_certain: bool,
     /// Something unanswered may commit (a COMMIT, or a statement outside a transaction block).
     may_commit: bool,
-    /// The server broke the rules (a ReadyForQuery that nobody asked for): never safe again.
+    /// The server broke the rules (a `ReadyForQuery` that nobody asked for): never safe again.
     lost_track: bool,
 }
 
@@ -205,7 +209,7 @@ impl Txn {
 
     /// Is an answer outstanding?
     pub fn is_awaiting(&self) -> bool {
-        self.unsynced || self.copy != Copy::No || !self.asked.iter().all(Asked::is_idle)
+        self.unsynced || self.copy != Copy::No || !self.asked.iter().all(|asked| asked.is_idle())
     }
 
     /// Is there something unanswered, and will the server answer it without hearing more from the
@@ -301,7 +305,7 @@ impl Txn {
     /// The server says something that a Sync with nothing to end never causes (such a Sync cannot
     /// even fail): those in front are behind it.
     fn settle_idle(&mut self) {
-        while self.asked.front().is_some_and(Asked::is_idle) {
+        while self.asked.front().is_some_and(|asked| asked.is_idle()) {
             self.asked.pop_front();
         }
     }

@@ -374,7 +374,7 @@ impl World {
             }
             self.check()?;
         }
-        while !(self.backend.is_done() && self.script.is_empty()) && !self.backend.dead {
+        while !self.backend.dead && (!self.backend.is_done() || !self.script.is_empty()) {
             self.deliver();
             self.backend.step();
             if self.backend.is_done() {

@@ -259,6 +259,14 @@ impl Clients {
         }
     }
 
+    /// Gives an order to every client that waits for a server.
+    pub fn order_waiting(&self, order: Order) {
+        let waits = |client: &Arc<Client>| client.stage() == Stage::Waiting;
+        for client in self.0.by_id.iter().filter(|client| waits(client)) {
+            client.order.raise(order);
+        }
+    }
+
     /// The client that a cancel request names, if it knows the key.
     pub fn named_by(&self, request: &CancelRequest) -> Option<Arc<Client>> {
         let named = self

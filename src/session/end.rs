@@ -21,7 +21,7 @@ const LINGER_BYTES_MAX: usize = 16 << 20;
 /// Delivers the last words: they are written, our side is closed, and what the client still sends
 /// is read away until it hangs up. Closing with its bytes unread would send a reset, and a reset
 /// takes the words with it (RFC 1122, 4.2.2.13).
-pub(super) async fn linger(mut stream: Stream, words: &[u8]) {
+pub async fn linger(mut stream: Stream, words: &[u8]) {
     let deliver = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;

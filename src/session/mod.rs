@@ -10,8 +10,9 @@ mod startup;
 mod wait;
 
 pub use clients::{Client, ClientSnapshot, Clients, Link, Registered, Stage};
+pub use end::linger;
 pub use startup::{ConsoleRights, Login, Target, greet};
-pub use wait::stopped;
+pub use wait::dismissed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::relay::{Cause, Leftover, RelayEnd, Scratch, StopReason, relay};
 use crate::wire::message::{self, Authentication, RawMessage, TxStatus};
 use crate::wire::{ErrorResponse, SqlState, tag};
 
-use end::{last_words, linger};
+use end::last_words;
 use wait::wait_for_server;
 
 /// What sessions of one worker thread share.
@@ -100,7 +101,7 @@ async fn arrive(
 ) -> Option<(Stream, Bytes, Lease)> {
     client.set_stage(Stage::Waiting);
     let waited = wait_for_server(pool, &request, client, &mut stream, &mut received, limit).await;
-    let mut lease = match waited {
+    let lease = match waited {
         Ok(lease) => lease,
         Err(refusal) => {
             refusal.tell(client, stream).await;
@@ -112,7 +113,7 @@ async fn arrive(
         server: Arc::clone(&lease.server.info),
         meter: Arc::clone(&lease.meter),
     });
-    let welcome = welcome(client, &mut lease);
+    let welcome = welcome(client, &lease);
     if let Err(error) = stream.write_all(&welcome).await {
         tracing::info!(client = client.id, %error, "client left before it was welcomed");
         client.clear_link();
@@ -142,17 +143,18 @@ pub async fn admit(stream: &mut Stream) -> std::io::Result<()> {
 }
 
 /// What the server said at its login, with a cancel key of our own.
-fn welcome(client: &Client, lease: &mut Lease) -> BytesMut {
+fn welcome(client: &Client, lease: &Lease) -> BytesMut {
     let mut out = BytesMut::with_capacity(1024);
     Authentication::Ok.encode(&mut out);
-    out.extend_from_slice(&lease.server.parameters);
-    for body in std::mem::take(&mut lease.server.notices) {
-        RawMessage {
+    // Equal startup parameters cause equal notices, so every client of the server hears them.
+    for body in &lease.server.notices {
+        let notice = RawMessage {
             tag: tag::server::NOTICE,
-            body,
-        }
-        .encode(&mut out);
+            body: body.clone(),
+        };
+        notice.encode(&mut out);
     }
+    out.extend_from_slice(&lease.server.parameters);
     client.key.encode(&mut out);
     message::ready_for_query(TxStatus::Idle, &mut out);
     out

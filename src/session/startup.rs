@@ -100,7 +100,8 @@ pub async fn greet(context: &Context, mut stream: Stream, ends: Ends) -> Option<
         Ok(None) => None,
         Err(error) => {
             if !matches!(error, GreetError::ClosedEarly) {
-                tracing::info!(peer = %ends, %error, "login failed");
+                let error = one_line(&error.to_string());
+                tracing::info!(peer = %ends, error, "login failed");
             }
             let words = error.words();
             if !words.is_empty() {
@@ -109,6 +110,19 @@ pub async fn greet(context: &Context, mut stream: Stream, ends: Ends) -> Option<
             None
         }
     }
+}
+
+/// Names are a stranger's here: they must not forge lines in the log.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 type Proven = (Registered, StartupMessage, Target);

@@ -75,11 +75,18 @@ async fn leaving(stream: &mut Stream, received: &mut BytesMut) {
             Ok(_) => {}
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
+}
+
+/// What a console is told when an order to stop comes.
+pub async fn dismissed(client: &Client) -> ErrorResponse {
+    let reason = stopped(&client.order).await;
+    tracing::info!(client = client.id, ?reason, "console closed");
+    stop_words(reason)
 }
 
 /// Returns when an order to stop comes. Parking is for those who have a server.
-pub async fn stopped(order: &OrderCell) -> StopReason {
+async fn stopped(order: &OrderCell) -> StopReason {
     std::future::poll_fn(|cx| {
         order.register(cx.waker());
         match order.get() {
@@ -125,6 +132,10 @@ impl Refusal {
                 SqlState::QUERY_CANCELED,
                 "canceling statement due to user request",
             ),
+            // It has not been let in: 57P03 sends it to the next host of its list.
+            Self::Stopped(StopReason::Shutdown) => {
+                ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, "pooler is shutting down")
+            }
             Self::Stopped(reason) => stop_words(*reason),
             Self::Checkout(CheckoutError::Refused(why)) => {
                 ErrorResponse::fatal(SqlState::CANNOT_CONNECT_NOW, why.to_string())

@@ -304,6 +304,11 @@ impl StartupError {
                 out.put_u8(b'E');
                 out.put_slice(format!("FATAL:  {}\n\0", error.message).as_bytes());
             }
+            (Some(error), Self::Unencrypted(_)) => {
+                // The request itself is answered first.
+                out.put_u8(b'N');
+                error.encode(out);
+            }
             (Some(error), _) => error.encode(out),
             (None, _) => {}
         }

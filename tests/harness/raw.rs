@@ -100,6 +100,11 @@ impl RawConn {
         self.stream.write_all(bytes).await.expect("send");
     }
 
+    /// The same, where the other side may have closed.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
     /// Sends bytes one write each.
     pub async fn send_slowly(&mut self, bytes: &[u8]) {
         for byte in bytes {

@@ -90,7 +90,7 @@ pub(crate) async fn front_of(node: &Node, spec: FrontSpec) -> Proxy {
     .await
 }
 
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_pgsluice"))
 }
 

@@ -6,10 +6,18 @@
 mod harness;
 
 mod abort;
+mod bad_input;
+mod cancel;
+mod console;
+mod console_cluster;
 mod crash;
+mod drivers;
 mod front;
 mod oracle;
 mod pooling;
 mod servers;
+mod signals;
 mod switchover;
+mod tool;
 mod transparency;
+mod twins;

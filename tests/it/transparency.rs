@@ -1,5 +1,6 @@
 //! The same bytes sent to PostgreSQL and through the pooler: the same answers, message by message.
 
+mod random;
 mod scripts;
 mod startup;
 mod streams;
@@ -115,4 +116,21 @@ async fn copies_are_answered_as_by_postgresql() {
 #[tokio::test]
 async fn connections_end_as_with_postgresql() {
     same_answers(scripts::ends()).await;
+}
+
+/// PostgreSQL closes without a word: it knows how long each message may be. We do not, so the
+/// client may be told that its server hung up; but only once, and then it is over.
+#[tokio::test]
+async fn a_message_too_long_ends_the_connection() {
+    let proxy = plain_front().await;
+    for (tag, length) in [(b'Q', 0x7FFF_FFFF_u32), (b'S', 20_000), (b'P', 0x4000_0000)] {
+        let (mut conn, _) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
+        let mut bytes = vec![tag];
+        bytes.extend_from_slice(&length.to_be_bytes());
+        conn.send(&bytes).await;
+        let end = trace(&conn.read_to_end().await);
+        assert!(["", "E:08006", "E:08007"].contains(&end.as_str()), "{end}");
+        let (mut other, _) = RawConn::login(proxy.port(), SUPERUSER, DATABASE).await;
+        assert_eq!(other.query("SELECT 1").await, "T D C ZI");
+    }
 }

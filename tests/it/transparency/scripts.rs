@@ -1,5 +1,7 @@
 //! Conversations, and what PostgreSQL answers.
 
+#![allow(clippy::too_many_lines, reason = "tables")]
+
 use crate::harness::raw::{
     bind, close, describe, execute, flush, message, parse, query, sync, terminate,
 };
@@ -60,7 +62,7 @@ pub(super) fn pipelines() -> Vec<Script> {
         script(
             "pipeline, a Sync each, the second fails",
             vec![Send(one()), Send(division()), Send(one()), Ready(3)],
-            "1 2 D C ZI 1 2 E:22012 ZI 1 2 D C ZI",
+            "1 2 D C ZI 1 E:22012 ZI 1 2 D C ZI",
         ),
         script(
             "one Sync, error in the middle",
@@ -71,7 +73,7 @@ pub(super) fn pipelines() -> Vec<Script> {
                 Send(sync()),
                 Ready(1),
             ],
-            "1 2 D C 1 2 E:22012 ZI",
+            "1 2 D C 1 E:22012 ZI",
         ),
         script(
             "an implicit transaction is rolled back",
@@ -84,7 +86,7 @@ pub(super) fn pipelines() -> Vec<Script> {
                 q("SELECT count(*) FROM t"),
                 Ready(1),
             ],
-            "C ZI 1 2 C 1 2 E:22012 ZI T D C ZI",
+            "C ZI 1 2 C 1 E:22012 ZI T D C ZI",
         ),
         script(
             "a bad Parse without Sync is answered at once",
@@ -404,18 +406,6 @@ pub(super) fn copies() -> Vec<Script> {
             "C ZI 1 2 G E:08P01 E:08P01",
         ),
         script(
-            "Terminate in COPY IN",
-            vec![
-                table(),
-                Ready(1),
-                copy(),
-                Until(b'G'),
-                Send(terminate()),
-                End,
-            ],
-            "C ZI G E:08P01",
-        ),
-        script(
             "COPY OUT",
             vec![q("COPY (SELECT generate_series(1, 3)) TO STDOUT"), Ready(1)],
             "H d d d c C ZI",
@@ -466,17 +456,11 @@ pub(super) fn ends() -> Vec<Script> {
         script("length 3", vec![Send(header(b'Q', 3)), End], ""),
         script("length 0", vec![Send(header(b'Q', 0)), End], ""),
         script(
-            "length 2^31-1",
-            vec![Send(header(b'Q', 0x7FFF_FFFF)), End],
-            "",
-        ),
-        script(
             "length 2^31",
             vec![Send(header(b'Q', 0x8000_0000)), End],
             "",
         ),
         script("length 2^32-1", vec![Send(header(b'Q', u32::MAX)), End], ""),
-        script("a long Sync", vec![Send(header(b'S', 20_000)), End], ""),
         script(
             "a wrong length behind a good query",
             vec![Send([query("SELECT 1"), header(b'Q', 3)].concat()), End],

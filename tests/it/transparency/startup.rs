@@ -1,5 +1,10 @@
 //! Startup packets: what PostgreSQL accepts, refuses and says.
 
+#![allow(
+    clippy::type_complexity,
+    reason = "columns of a table, named where it is read"
+)]
+
 use crate::front::{FrontSpec, front, node, plain_front};
 use crate::harness::bounce::{Bounce, Weather};
 use crate::harness::client::{APP, APP_MD5, APP_PLAIN, DATABASE, Login, SUPERUSER};
@@ -60,7 +65,7 @@ async fn parameters_reach_the_server_and_its_refusals_reach_the_client() {
             "options in all forms",
             vec![(
                 "options",
-                "-c work_mem=5MB --statement_timeout=7s -csearch_path=a\\ b",
+                "-c work_mem=5MB --statement_timeout=7s -csearch_path=a,\\ b",
             )],
             "SELECT current_setting('work_mem'), current_setting('statement_timeout'), \
              current_setting('search_path')",
@@ -113,8 +118,12 @@ async fn parameters_reach_the_server_and_its_refusals_reach_the_client() {
         ),
     ];
     for (name, more, sql) in cases {
-        let wanted = greeting(direct, SUPERUSER, &more, sql).await;
+        let mut wanted = greeting(direct, SUPERUSER, &more, sql).await;
         let got = greeting(proxy.port(), SUPERUSER, &more, sql).await;
+        // A client is let in when there is a server for it, and not before.
+        if trace(&wanted).starts_with("R0 E") {
+            wanted.remove(0);
+        }
         assert_same(name, &wanted, &got);
     }
 }
@@ -202,7 +211,6 @@ async fn first_packets_are_judged_as_by_postgresql() {
             "TLS without being asked",
             b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(),
         ),
-        ("protocol 1", startup(1, 0, &user)),
         (
             "a cancel request with a wrong key",
             [&[0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e][..], &[1; 8]].concat(),
@@ -211,13 +219,18 @@ async fn first_packets_are_judged_as_by_postgresql() {
             "a cancel request that is too short",
             [&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2e][..]].concat(),
         ),
+        ("SSLRequest twice, at once", SSL_REQUEST.repeat(2)),
+        (
+            "SSLRequest and a startup packet behind it",
+            [&SSL_REQUEST[..], &startup(3, 0, &user)].concat(),
+        ),
         ("half a length", vec![0, 0]),
         ("half a packet", startup(3, 0, &user)[..12].to_vec()),
     ];
     for (name, bytes) in cases {
         let wanted = first_answer(direct, &bytes).await;
         let got = first_answer(proxy.port(), &bytes).await;
-        assert_eq!(printable(&got), printable(&wanted), "{name}");
+        assert_eq!(legible(&got), legible(&wanted), "{name}");
     }
 }
 
@@ -233,15 +246,17 @@ async fn other_protocols_are_refused_or_negotiated() {
         "{second:?}"
     );
     assert_eq!(second.last(), Some(&0));
-    for (packet, name) in [
-        (startup(4, 0, &user), "4.0"),
-        ([&SSL_REQUEST[..], &SSL_REQUEST].concat(), "1234.5679"),
-        ([&GSSENC_REQUEST[..], &GSSENC_REQUEST].concat(), "1234.5680"),
+    for (packets, name) in [
+        (vec![startup(4, 0, &user)], "4.0"),
+        (vec![SSL_REQUEST.to_vec(); 2], "1234.5679"),
+        (vec![GSSENC_REQUEST.to_vec(); 2], "1234.5680"),
     ] {
         let mut conn = RawConn::open(proxy.port()).await;
-        conn.send(&packet).await;
-        if name != "4.0" {
-            conn.skip_byte(b'N').await;
+        for (number, packet) in packets.iter().enumerate() {
+            if number > 0 {
+                conn.skip_byte(b'N').await;
+            }
+            conn.send(packet).await;
         }
         let messages = conn.read_to_end().await;
         assert_eq!(trace(&messages), "E:0A000", "{name}");
@@ -300,6 +315,10 @@ async fn encryption_is_declined_and_the_client_goes_on_in_clear() {
         vec![SSL_REQUEST, GSSENC_REQUEST],
     ] {
         for port in [direct, proxy.port()] {
+            // PostgreSQL takes up GSSAPI when it was built with it.
+            if port == direct && requests.contains(&GSSENC_REQUEST) {
+                continue;
+            }
             let mut conn = RawConn::open(port).await;
             for request in &requests {
                 conn.send_slowly(request).await;
@@ -311,6 +330,34 @@ async fn encryption_is_declined_and_the_client_goes_on_in_clear() {
             assert_eq!(conn.query("SELECT 1").await, "T D C ZI");
         }
     }
+}
+
+/// Without the lines of PostgreSQL's source that an error names.
+fn legible(mut bytes: &[u8]) -> String {
+    let mut text = String::new();
+    if let [b'N', rest @ ..] = bytes
+        && rest.first() == Some(&b'E')
+    {
+        // The answer to an encryption request has no length.
+        text.push('N');
+        bytes = rest;
+    }
+    while let [tag, a, b, c, d, rest @ ..] = bytes {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let Some((body, next)) = length.checked_sub(4).and_then(|n| rest.split_at_checked(n))
+        else {
+            break;
+        };
+        let fields = body.split(|byte| *byte == 0);
+        let said = fields.filter(|field| !matches!(field.first(), Some(b'F' | b'L' | b'R')));
+        text.push(char::from(*tag));
+        for field in said {
+            text.push(' ');
+            text.push_str(&printable(field));
+        }
+        bytes = next;
+    }
+    text + &printable(bytes)
 }
 
 /// Everything that comes back before the connection ends.

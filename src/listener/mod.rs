@@ -1,22 +1,20 @@
 //! Sockets that clients come to, and where each connection goes.
 
-use std::fs;
+mod sockets;
+
+pub use sockets::{BindError, Sockets, WorkerSockets};
+
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Console, ConsoleLogin, Privilege};
-use crate::config::Listen;
-use crate::net::{Ends, Stream, TcpOptions, unix_socket_path};
+use crate::net::{Ends, Stream, TcpOptions};
 use crate::session::{self, ConsoleRights, Context, Login, Stage, Target};
 
 /// Connections that may be in the middle of a login at a time, per worker. Held clients have
@@ -27,182 +25,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// After accept failed for want of descriptors, so long nobody is taken in.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Why a socket could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// A name without address.
-    #[error("cannot resolve listen address \"{address}\"")]
-    Resolve {
-        /// As configured.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The address cannot be had.
-    #[error("cannot listen on {address}")]
-    Tcp {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The path cannot be had.
-    #[error("cannot listen on unix socket {}", path.display())]
-    Unix {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Open sockets, one set for each worker: the kernel spreads connections over the sockets of an
-/// address (`SO_REUSEPORT`), so a connection stays on the thread that accepted it.
-#[derive(Debug)]
-pub struct Sockets {
-    tcp: Vec<Vec<StdTcpListener>>,
-    unix: Vec<StdUnixListener>,
-    /// Removed at the end.
-    unix_path: Option<PathBuf>,
-}
-
-/// One worker's share.
-#[derive(Debug)]
-pub struct WorkerSockets {
-    tcp: Vec<StdTcpListener>,
-    unix: Option<StdUnixListener>,
-}
-
-impl Sockets {
-    /// Opens everything, or nothing.
-    pub fn bind(listen: &Listen, workers: usize) -> Result<Self, BindError> {
-        let mut tcp: Vec<Vec<StdTcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-        for address in addresses(listen)? {
-            let group = bind_group(address, listen.backlog, workers)
-                .map_err(|source| BindError::Tcp { address, source })?;
-            for (worker, socket) in tcp.iter_mut().zip(group) {
-                worker.push(socket);
-            }
-        }
-        let (unix, unix_path) = match &listen.unix_socket_dir {
-            None => (Vec::new(), None),
-            Some(directory) => {
-                let path = unix_socket_path(directory, listen.port);
-                let sockets =
-                    bind_unix(&path, listen.unix_socket_mode, workers).map_err(|source| {
-                        BindError::Unix {
-                            path: path.clone(),
-                            source,
-                        }
-                    })?;
-                (sockets, Some(path))
-            }
-        };
-        Ok(Self {
-            tcp,
-            unix,
-            unix_path,
-        })
-    }
-
-    /// Where TCP clients can come to.
-    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
-        let first = self.tcp.first().into_iter().flatten();
-        first
-            .filter_map(|socket| socket.local_addr().ok())
-            .collect()
-    }
-
-    /// One share per worker, and the path to remove at the end.
-    pub fn split(self) -> (Vec<WorkerSockets>, Option<PathBuf>) {
-        let mut unix = self.unix.into_iter();
-        let shares = self.tcp.into_iter().map(|tcp| WorkerSockets {
-            tcp,
-            unix: unix.next(),
-        });
-        (shares.collect(), self.unix_path)
-    }
-}
-
-fn addresses(listen: &Listen) -> Result<Vec<SocketAddr>, BindError> {
-    let mut all = Vec::new();
-    for address in &listen.address {
-        let names: &[&str] = if address == "*" {
-            &["0.0.0.0", "::"]
-        } else {
-            &[address]
-        };
-        for name in names {
-            let found =
-                (*name, listen.port)
-                    .to_socket_addrs()
-                    .map_err(|source| BindError::Resolve {
-                        address: address.clone(),
-                        source,
-                    })?;
-            all.extend(found);
-        }
-    }
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
-}
-
-/// The first socket binds alone: another process on the port is an error, not a partner. Only then
-/// the others may share it.
-fn bind_group(
-    address: SocketAddr,
-    backlog: u32,
-    workers: usize,
-) -> io::Result<Vec<StdTcpListener>> {
-    let mut sockets = Vec::with_capacity(workers);
-    let mut bound = address;
-    for number in 0..workers {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        if number > 0 {
-            socket.set_reuse_port(true)?;
-        }
-        socket.bind(&bound.into())?;
-        if number == 0 {
-            socket.set_reuse_port(workers > 1)?;
-            // Port 0 became a port.
-            bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        }
-        sockets.push(socket);
-    }
-    for socket in &sockets {
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        socket.set_nonblocking(true)?;
-    }
-    Ok(sockets.into_iter().map(Into::into).collect())
-}
-
-fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Vec<StdUnixListener>> {
-    if path.exists() {
-        // A file that nobody listens on was left behind by a process that died.
-        if StdUnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        fs::remove_file(path)?;
-    }
-    let first = StdUnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    first.set_nonblocking(true)?;
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 1..workers {
-        sockets.push(first.try_clone()?);
-    }
-    sockets.push(first);
-    Ok(sockets)
-}
+/// What sessions are left for their last words when the doors are closed.
+const SESSIONS_END: Duration = Duration::from_secs(3);
 
 /// What a worker needs to take connections in.
 #[derive(Debug)]
@@ -227,8 +51,9 @@ pub enum Doors {
 }
 
 impl Worker {
-    /// Takes connections in until the doors are closed, then waits for its sessions to end.
+    /// Takes connections in until the doors are closed, then gives its sessions a moment to end.
     pub async fn run(self, sockets: WorkerSockets) -> io::Result<()> {
+        let mut doors = self.doors.clone();
         let worker = Arc::new(self);
         let (ended, mut last) = mpsc::channel(1);
         let entrance = Entrance {
@@ -250,7 +75,14 @@ impl Worker {
         let ticking = tokio::spawn(tick());
         while loops.join_next().await.is_some() {}
         // Every session holds a sender; nobody sends. When all are gone, all sessions are over.
-        last.recv().await;
+        tokio::select! {
+            _ = last.recv() => {}
+            // A backend that is waited for, or a client that does not listen, ends with us.
+            () = async {
+                doors_at_least(&mut doors, Doors::Closed).await;
+                tokio::time::sleep(SESSIONS_END).await;
+            } => {}
+        }
         ticking.abort();
         Ok(())
     }
@@ -390,14 +222,12 @@ impl Worker {
             key: client.key.clone(),
             cancelled: client.cancellations(),
         };
-        let stop = session::stopped(&client.order);
-        tokio::select! {
-            result = admin::serve(stream, received, &self.console, who) => {
-                if let Err(error) = result {
-                    tracing::info!(client = client.id, %error, "console closed");
-                }
-            }
-            reason = stop => tracing::info!(client = client.id, ?reason, "console closed"),
+        let stop = session::dismissed(&client);
+        let served = admin::serve(&mut stream, received, &self.console, who, stop).await;
+        if let Err(error) = served {
+            tracing::info!(client = client.id, %error, "console closed");
         }
+        drop(client);
+        session::linger(stream, &[]).await;
     }
 }
