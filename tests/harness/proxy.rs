@@ -187,6 +187,16 @@ impl Proxy {
             .remove("lead")
     }
 
+    /// Name of the lead, as the record on disk has it.
+    pub fn recorded_lead(&self) -> Option<String> {
+        let file = self.directory.join(format!("state/lead-{CLUSTER}.record"));
+        let record = fs::read_to_string(file).ok()?;
+        record
+            .lines()
+            .find_map(|line| line.strip_prefix("node "))
+            .map(str::to_owned)
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the instance is running").id()
     }

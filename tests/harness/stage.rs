@@ -12,6 +12,7 @@ use super::eventually;
 use super::ledger::{DELAY_LOCK, Nature, Verdict, Work, Workload, WorkloadSpec, check, schema};
 use super::pair::{Kind, Pair, PairSpec, Stall};
 use super::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, ProxySpec, named_rows};
+use super::workspace::run;
 
 /// What shall be on stage.
 #[derive(Debug, Clone)]
@@ -160,6 +161,12 @@ impl Stage {
         self.begin_switchover(target, clauses).end().await
     }
 
+    /// `ABORT SWITCHOVER main`.
+    pub async fn abort(&self) {
+        let command = format!("ABORT SWITCHOVER {CLUSTER}");
+        self.proxy.admin(&command).await.expect("an abort");
+    }
+
     /// Moves the lead, and waits until each writer writes there.
     pub async fn moves_to(&self, target: &str) -> Vec<NamedRow> {
         self.workload.begin(target, Nature::Planned);
@@ -216,6 +223,13 @@ impl Stage {
         let sql = format!("SELECT pg_advisory_lock({DELAY_LOCK})");
         simple(&lock, &sql).await.expect("lock");
         Delay { lock }
+    }
+
+    /// The next decision is being written for ever, until the pipe in its way is removed.
+    pub fn stop_the_store(&self) -> PathBuf {
+        let pipe = self.proxy.directory().join("state/lead-main.tmp");
+        run(std::process::Command::new("mkfifo").arg(&pipe));
+        pipe
     }
 
     /// The record of a decision cannot be written any more, whoever the instance runs as.

@@ -6,7 +6,6 @@ use tokio_postgres::error::SqlState;
 use crate::harness::client::{APP, simple};
 use crate::harness::ledger::Nature;
 use crate::harness::pair::{Kind, Stall};
-use crate::harness::proxy::CLUSTER;
 use crate::harness::stage::{Command, Stage};
 use crate::switchover::stage;
 
@@ -14,11 +13,6 @@ async fn stuck_at_the_gate(stage: &Stage, clauses: &str) -> (Command, Stall) {
     let (moving, stall) = stage.meets_stalled_apply(clauses).await;
     stage.reaches("catch_up").await;
     (moving, stall)
-}
-
-async fn abort(stage: &Stage) {
-    let command = format!("ABORT SWITCHOVER {CLUSTER}");
-    stage.proxy.admin(&command).await.unwrap();
 }
 
 #[tokio::test]
@@ -36,7 +30,7 @@ async fn a_client_idle_in_its_transaction_is_named_and_nobody_notices() {
     stage.workload.begin("aborted", Nature::Planned);
     let moving = stage.begin_switchover("n2", "DRAIN TIMEOUT '1min'");
     stage.reaches("drain").await;
-    abort(&stage).await;
+    stage.abort().await;
     let refused = moving.end().await.unwrap_err();
     assert!(refused.text.contains("operator"), "{refused:?}");
     stage.workload.all_served().await;
@@ -62,7 +56,7 @@ async fn a_target_that_does_not_catch_up_is_not_waited_for_for_ever() {
 
     stage.workload.begin("aborted", Nature::Planned);
     let (moving, stall) = stuck_at_the_gate(&stage, "CATCHUP TIMEOUT '1min'").await;
-    abort(&stage).await;
+    stage.abort().await;
     let refused = moving.end().await.unwrap_err();
     assert!(refused.text.contains("operator"), "{refused:?}");
     stage.workload.all_served().await;

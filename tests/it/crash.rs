@@ -40,11 +40,31 @@ async fn whenever_pgsluice_dies_the_recorded_lead_rules() {
     stall.end().await;
     stage.pair.catch_up().await;
 
+    stage.workload.begin("at the commit", Nature::Unplanned);
     stage.ready("n2").await;
-    let phases = stage.moves_to("n2").await;
+    let pipe = stage.stop_the_store();
+    let moving = stage.begin_switchover("n2", "");
+    stage.reaches("commit").await;
+    stage.proxy.kill9();
+    std::fs::remove_file(pipe).unwrap();
+    assert_eq!(reborn(&mut stage).await, "n1");
+    moving.end().await.unwrap_err();
+
+    stage.workload.begin("at the release", Nature::Unplanned);
+    stage.ready("n2").await;
+    let moving = stage.begin_switchover("n2", "");
+    while stage.proxy.recorded_lead().as_deref() != Some("n2") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reborn(&mut stage).await, "n2");
+    // It may have been told of it or not.
+    let _ = moving.end().await;
+
+    stage.ready("n1").await;
+    let phases = stage.moves_to("n1").await;
     let total: f64 = phases.last().unwrap()["ms"].parse().unwrap();
-    let (mut lead, mut changes) = ("n2".to_owned(), 1);
-    for twelfth in 3..=13 {
+    let (mut lead, mut changes) = ("n1".to_owned(), 2);
+    for twelfth in (2..=14).step_by(2) {
         let target = if lead == "n1" { "n2" } else { "n1" };
         stage.ready(target).await;
         stage.workload.begin("somewhere", Nature::Unplanned);
@@ -87,6 +107,12 @@ async fn a_commit_whose_client_was_killed_is_waited_for() {
     // A connection that is reset instead of closed: nobody is there any more to read the answer.
     let delay = stage.delay_commits().await;
     slow_client(&mut stage, -2).await.reset();
+    stage.workload.begin("aborted", Nature::Planned);
+    let moving = stage.begin_switchover("n1", "");
+    stage.reaches("quiesce").await;
+    stage.abort().await;
+    moving.end().await.unwrap_err();
+    stage.workload.all_served().await;
     moves_after(&stage, "n1", "quiesce", delay).await;
 
     // Nor is anybody there who knew of it when pgsluice itself is killed.

@@ -61,6 +61,51 @@ async fn commits_that_are_not_waited_for_are_not_lost_either() {
     }
 }
 
+/// Whoever waits outside is let in, whoever was inside comes back to a server that stands ready.
+#[tokio::test]
+async fn clients_find_servers_that_were_logged_in_ahead() {
+    let stage = Stage::start(stage(Kind::Pglogical)).await;
+    stage.workload.begin("n2", Nature::Planned);
+    let (moving, stall) = stage.meets_stalled_apply("CATCHUP TIMEOUT '1min'").await;
+    stage.reaches("catch_up").await;
+    let port = stage.proxy.port();
+    let arrive = || tokio::spawn(RawConn::login(port, APP, DATABASE));
+    let newcomers = [arrive(), arrive(), arrive()];
+    eventually("they wait", async || {
+        let pools = stage.proxy.admin("SHOW POOLS").await.unwrap();
+        pools.iter().any(|pool| pool["cl_waiting"] == "3")
+    })
+    .await;
+    let ahead = format!(
+        "SELECT array_agg(pid) FROM pg_stat_activity WHERE usename = '{}'",
+        APP.user
+    );
+    let ahead = stage.pair.n2.scalar(&ahead).await.expect("some pids");
+    assert_eq!(
+        ahead.split(',').count(),
+        9,
+        "as many as the lead has: {ahead}"
+    );
+    stall.end().await;
+    let report = moving.end().await.unwrap();
+    let summary = &report.last().unwrap()["detail"];
+    // The ninth was parked with its transaction ended, and had gone.
+    let wanted = "3 clients held, 9 sessions reconnected";
+    assert!(summary.ends_with(wanted), "{summary}");
+    for newcomer in newcomers {
+        let (_conn, hello) = newcomer.await.unwrap();
+        assert_eq!(hello.last().map(|m| m.tag), Some(b'Z'), "{}", trace(&hello));
+    }
+    stage.workload.all_served().await;
+
+    let used = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ('{ahead}') AND query <> ''"
+    );
+    let used = stage.pair.n2.scalar(&used).await;
+    assert_eq!(used.as_deref(), Some("8"), "one for each writer");
+    stage.proves(1).await;
+}
+
 /// The old primary is another timeline then, and must be made anew: there is no way back.
 #[tokio::test]
 async fn a_standby_is_promoted_and_nothing_is_lost() {
