@@ -11,20 +11,22 @@ build:                  ## the release binary, target/release/pgsluice
 
 demo:                   ## two replicating nodes, 16 writers, four switchovers, one kill -9
 	@scripts/setup.sh demo
-	$(CARGO) build --locked --bin pgsluice --example demo
-	@target/debug/examples/demo --pgsluice target/debug/pgsluice
+	$(CARGO) build --release --locked --bin pgsluice --example demo
+	@target/release/examples/demo --pgsluice target/release/pgsluice
 
 test:                   ## unit, simulation and integration tests
 	@scripts/setup.sh test
 	# Bugs on purpose come first: the program that is left behind in target/debug is the good one.
 	$(CARGO) test --locked --features planted-bugs --test planted
-	$(CARGO) test --locked
+	# The tests wait for servers more than they compute: more of them at a time than cores.
+	RUST_TEST_THREADS=4 $(CARGO) test --locked
 
 check:                  ## format, lints, documentation, licences and sources of dependencies
 	@scripts/setup.sh check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO) test --locked --test tidy
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	# Advisories need a database that is not in the package registry: run "cargo deny check" by hand.
 	cargo-deny check bans licenses sources

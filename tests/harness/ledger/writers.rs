@@ -162,6 +162,8 @@ struct Writer {
     number: usize,
     shared: Arc<Shared>,
     session: Option<Session>,
+    /// When the first statement of a new session was answered, until a write has told it.
+    answered: Option<Instant>,
     next: i64,
     acknowledged: Vec<Acknowledged>,
     in_doubt: Vec<i64>,
@@ -187,6 +189,7 @@ impl Writer {
             number,
             shared,
             session: None,
+            answered: None,
             next: 0,
             acknowledged: Vec::new(),
             in_doubt: Vec::new(),
@@ -203,7 +206,8 @@ impl Writer {
                 Ok(acknowledged) => {
                     self.next += 1;
                     self.acknowledged.push(acknowledged);
-                    self.note_success(begun.elapsed());
+                    let answered = self.answered.take().unwrap_or_else(Instant::now);
+                    self.note_success(answered.saturating_duration_since(begun));
                     waiting_since = None;
                     tokio::time::sleep(self.shared.spec.think).await;
                 }
@@ -283,7 +287,7 @@ impl Writer {
         Ok(Acknowledged { id, key, value })
     }
 
-    async fn connect(&self) -> Result<Session, Trouble> {
+    async fn connect(&mut self) -> Result<Session, Trouble> {
         let step = Step {
             writer: self.number,
             nature: self.shared.nature(),
@@ -292,16 +296,21 @@ impl Writer {
         let (client, mut driver) = within(connect(spec.port, spec.login, &spec.dbname))
             .await
             .map_err(|error| Trouble::Failed(step.failure("login", error.describe())))?;
+        let increment = match within(client.prepare(INCREMENT)).await {
+            Ok(statement) => statement,
+            Err(error) => return Err(step.first("first query", error, &mut driver).await),
+        };
+        // Served again: what follows is this writer's own business.
+        self.answered = Some(Instant::now());
         let prepared = async {
             Ok((
-                client.prepare(INCREMENT).await?,
                 client.prepare(INSERT).await?,
                 client.prepare(BOTH).await?,
                 self.missing(&client).await?,
             ))
         };
         match within(prepared).await {
-            Ok((increment, insert, both, missing)) => {
+            Ok((insert, both, missing)) => {
                 self.shared
                     .note(|interval| interval.missing_at_release += missing);
                 Ok(Session {
