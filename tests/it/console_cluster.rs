@@ -3,6 +3,7 @@
 use crate::harness::client::{APP, DATABASE, connect, connect_named, simple};
 use crate::harness::eventually;
 use crate::harness::proxy::{ADMIN, CLUSTER, NamedRow, Proxy};
+use crate::harness::raw::{RawConn, trace};
 use crate::tool::{Said, console, start_console, start_psql};
 use crate::twins::{pair, twins};
 
@@ -359,4 +360,28 @@ async fn a_switchover_goes_on_without_its_console() {
         proxy.lead().await.as_deref() == Some("n2")
     })
     .await;
+}
+
+/// Nobody who sits still is forgotten, whenever it was parked: each is told, and hung up on.
+#[tokio::test]
+async fn each_idle_session_is_told_of_each_move() {
+    const SESSIONS: usize = 40;
+    let proxy = twins("idle").await;
+    for target in ["n2", "n1", "n2", "n1"] {
+        let mut sessions = Vec::new();
+        for number in 0..SESSIONS {
+            let (mut session, _) = RawConn::login(proxy.port(), APP, DATABASE).await;
+            if number % 2 == 0 {
+                session.query("SELECT 1").await;
+            }
+            sessions.push(session);
+        }
+        say(&proxy, &format!("SWITCHOVER main TO {target}"))
+            .await
+            .ok();
+        for mut session in sessions {
+            let told = session.read_to_end().await;
+            assert_eq!(trace(&told), "E:57P01", "moving to {target}");
+        }
+    }
 }
