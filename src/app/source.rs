@@ -41,8 +41,12 @@ impl Source for FileSource {
             .map_err(|mistakes| lines(&mistakes))?;
         let users = match &config.general.auth_file {
             None => UserList::default(),
-            Some(path) => UserList::parse(&named(path)?)
-                .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.kind))?,
+            Some(path) => {
+                let list =
+                    named(path).map_err(|why| format!("{name}: pgsluice.auth_file: {why}"))?;
+                UserList::parse(&list)
+                    .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.kind))?
+            }
         };
         Ok(Loaded { config, users })
     }
