@@ -40,6 +40,7 @@ has_venv() { python3 -c 'import venv, ensurepip'; }
 
 need_toolchain() {
     need gcc have cc
+    need libc6-dev test -e /usr/include/stdio.h
     have cargo >/dev/null || {
         say "cargo is missing: install the Rust toolchain that rust-toolchain.toml names (rustup)"
         exit 1
