@@ -133,40 +133,40 @@ section! {
     } {
         /// How its members replicate; `auto`: found out by asking the nodes.
         replication: ReplicationKind =
-            Kind::Choice { words: ReplicationKind::WORDS, later: &["bdr"] }, Text("auto"), Live;
+            Kind::Choice { words: ReplicationKind::WORDS, later: &["bdr"] }, Text("auto"), Restart;
         /// Who promotes a physical standby that is to be lead: `wait` until somebody else did, or
         /// `pg_promote` it.
         promote: Promote =
-            Kind::Choice { words: Promote::WORDS, later: &[] }, Text("wait"), Live;
+            Kind::Choice { words: Promote::WORDS, later: &[] }, Text("wait"), Restart;
         /// Who decides that a lead is lost: an operator (`FAILOVER` on the console).
         failover: FailoverPolicy =
-            Kind::Choice { words: FailoverPolicy::WORDS, later: &["auto"] }, Text("manual"), Live;
+            Kind::Choice { words: FailoverPolicy::WORDS, later: &["auto"] }, Text("manual"), Restart;
         /// Time between two probes of a node.
-        monitor_interval: Duration = Kind::time(10), Text("1s"), Live;
+        monitor_interval: Duration = Kind::time(10), Text("1s"), Restart;
         /// Deadline of each step of a probe.
-        monitor_timeout: Duration = Kind::time(10), Text("2s"), Live;
+        monitor_timeout: Duration = Kind::time(10), Text("2s"), Restart;
         /// Failed probes before a node is down.
-        fall: u32 = Kind::Integer { min: 1, max: 100 }, Text("3"), Live;
+        fall: u32 = Kind::Integer { min: 1, max: 100 }, Text("3"), Restart;
         /// Good probes before a node is up.
-        rise: u32 = Kind::Integer { min: 1, max: 100 }, Text("2"), Live;
+        rise: u32 = Kind::Integer { min: 1, max: 100 }, Text("2"), Restart;
         /// A switchover is refused when the target lags by more.
         switchover_lag_max_bytes [key "switchover_lag_max"]: u64 =
-            Kind::Size { max: 1 << 44 }, Text("16MB"), Live;
+            Kind::Size { max: 1 << 44 }, Text("16MB"), Restart;
         /// A switchover is refused when the clocks of both nodes differ by more.
-        clock_skew_max: Duration = Kind::time(1), Text("500ms"), Live;
+        clock_skew_max: Duration = Kind::time(1), Text("500ms"), Restart;
         /// How long sessions may take to reach their safe point.
-        drain_timeout: Duration = Kind::time(1), Text("5s"), Live;
+        drain_timeout: Duration = Kind::time(1), Text("5s"), Restart;
         /// What becomes of sessions that did not reach it: `abort` the switchover (everybody goes
         /// on at the old lead), `cancel` their statements, or `terminate` them.
         on_drain_timeout: OnDrainTimeout =
-            Kind::Choice { words: OnDrainTimeout::WORDS, later: &[] }, Text("abort"), Live;
+            Kind::Choice { words: OnDrainTimeout::WORDS, later: &[] }, Text("abort"), Restart;
         /// How long the target may take to replay what the old lead wrote.
-        catchup_timeout: Duration = Kind::time(1), Text("10s"), Live;
+        catchup_timeout: Duration = Kind::time(1), Text("10s"), Restart;
         /// Table with one marker row per node, such as `public.pgsluice_marker`; empty: none,
         /// the gate nudges both nodes instead.
-        marker_table: Option<String> = Kind::Relation, Text(""), Live;
+        marker_table: Option<String> = Kind::Relation, Text(""), Restart;
         /// How many held clients are released per millisecond; 0: all at once.
-        release_per_ms: Option<u32> = Kind::Integer { min: 0, max: MANY }, Text("0"), Live;
+        release_per_ms: Option<u32> = Kind::Integer { min: 0, max: MANY }, Text("0"), Restart;
     }
 }
 
@@ -195,11 +195,11 @@ section! {
         /// Port.
         port: u16 = PORT, Text("5432"), Restart;
         /// Higher is preferred as lead.
-        priority: i32 = Kind::Integer { min: -MANY, max: MANY }, Text("100"), Live;
+        priority: i32 = Kind::Integer { min: -MANY, max: MANY }, Text("100"), Restart;
         /// May it become lead? `auto`: by switchover and failover; `manual`: only when an operator
         /// names it; `never`: it is a logical standby or a witness.
         candidate: Candidate =
-            Kind::Choice { words: Candidate::WORDS, later: &[] }, Text("auto"), Live;
+            Kind::Choice { words: Candidate::WORDS, later: &[] }, Text("auto"), Restart;
     }
 }
 

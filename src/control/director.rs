@@ -15,7 +15,7 @@ use super::governor::{Command, Governor, Outputs};
 use super::members::{Member, Members};
 use super::{Handle, monitor};
 use crate::cluster::{Fact, ViewReader, Wanted};
-use crate::config::{ClusterConfig, ClusterName, Config, NodeName};
+use crate::config::{ClusterConfig, Config, NodeName};
 
 /// Observations that may wait for the Director.
 const OBSERVATIONS: usize = 64;
@@ -84,8 +84,7 @@ impl Director {
                 view: view_sender,
                 operation: operation_sender,
             };
-            let dbnames = dbnames(&setup.config, name);
-            let governor = Governor::new(members, record, outputs, dbnames, Instant::now());
+            let governor = Governor::new(members, record, outputs, Instant::now());
             tasks.spawn(Box::pin(governor.run(observations, received)));
             clusters.insert(
                 name.clone(),
@@ -116,14 +115,6 @@ fn members(config: &Arc<ClusterConfig>, wanted: &BTreeMap<NodeName, Wanted>) -> 
         nodes: config.nodes.iter().map(member).collect(),
         config: Arc::clone(config),
     }
-}
-
-fn dbnames(config: &Config, cluster: &ClusterName) -> Vec<String> {
-    let of_cluster = config.databases.values().filter(|d| d.cluster == *cluster);
-    let mut names: Vec<String> = of_cluster.map(|d| d.dbname.clone()).collect();
-    names.sort();
-    names.dedup();
-    names
 }
 
 /// What traffic saw is a reason to look, never a verdict.

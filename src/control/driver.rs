@@ -268,6 +268,8 @@ impl Driver {
                 ready(Answer::Done)
             }
             (Task::Stop, _) => {
+                // Hanging up does not stop a statement; a lead that still answers can be told.
+                gates.cancel_blockers(cluster, &operation.plan.from);
                 gates.stop_sessions(cluster, &operation.plan.from, StopReason::Failover);
                 ready(Answer::Done)
             }

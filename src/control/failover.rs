@@ -81,8 +81,11 @@ pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
         .map_err(failed)?;
     let consumer = choose(all, terms.last.slot.as_deref());
     let got = match &consumer {
-        Some(consumer) => received(&target, consumer).await.map_err(failed)?,
-        None => None,
+        // Of any other consumer it is a position in another node's WAL.
+        Some(consumer) if consumer.slot.is_some() && consumer.slot == terms.last.slot => {
+            received(&target, consumer).await.map_err(failed)?
+        }
+        _ => None,
     };
     let loss = estimate(&terms.last, got);
     if loss != Some(0) && !terms.accept_loss {
@@ -148,8 +151,9 @@ fn choose(all: Vec<Consumer>, slot: Option<&str>) -> Option<Consumer> {
     })
 }
 
+/// Without a confirmation by the lead nothing says that the target ever read from it.
 fn estimate(last: &LastSeen, received: Option<Lsn>) -> Option<u64> {
-    let has = last.confirmed.max(received)?;
+    let has = Some(last.confirmed?).max(received)?;
     last.lead_lsn.map(|lsn| lsn.bytes_since(has))
 }
 
@@ -180,7 +184,7 @@ mod tests {
             (last(Some(100), Some(60)), None, Some(40)),
             (last(Some(100), Some(60)), Some(90), Some(10)),
             (last(Some(100), Some(60)), Some(120), Some(0)),
-            (last(Some(100), None), Some(100), Some(0)),
+            (last(Some(100), None), Some(100), None),
             (last(Some(100), None), None, None),
             (last(None, Some(100)), Some(100), None),
         ] {

@@ -88,14 +88,17 @@ pub(super) async fn poll(
             ));
         }
     };
-    let seen = position(row, consumer.kind, captured);
+    if consumer.kind == LinkKind::Physical {
+        // The standby's own word: without a slot the row may be another standby's.
+        return Ok(if replayed(target, captured).await? {
+            Ok(())
+        } else {
+            Err(format!("the standby has not replayed {}", captured.lsn))
+        });
+    }
+    let seen = position(row, captured);
     // A row that is absent or a position that is NULL means "not yet".
     if seen.is_none_or(|lsn| lsn < captured.lsn) {
-        // A standby's own word is as good, and not late when there is a backlog of feedback.
-        let physical = consumer.kind == LinkKind::Physical;
-        if physical && replayed(target, captured).await? {
-            return Ok(Ok(()));
-        }
         let seen = seen.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string());
         let goal = captured.lsn;
         return Ok(Err(format!("the target has applied {seen} of {goal}")));
@@ -114,10 +117,10 @@ async fn replayed(standby: &NodeLink, captured: &Captured) -> Result<bool, LinkE
 
 /// Without the marker row the flush position is waited for: it proves durability as well, and
 /// the nudges make it move.
-fn position(row: &SenderRow, kind: LinkKind, captured: &Captured) -> Option<Lsn> {
-    match kind {
-        LinkKind::Logical | LinkKind::Pglogical if captured.count.is_none() => row.flush,
-        LinkKind::Logical | LinkKind::Pglogical | LinkKind::Physical => row.replay,
+fn position(row: &SenderRow, captured: &Captured) -> Option<Lsn> {
+    match captured.count {
+        None => row.flush,
+        Some(_) => row.replay,
     }
 }
 

@@ -26,6 +26,10 @@ pub struct Opening<'a> {
 pub trait Gates: Send + Sync + std::fmt::Debug {
     /// [`Pools::hold`].
     fn hold(&self, cluster: &ClusterName, owner: HoldOwner);
+    /// [`Pools::close_to_newcomers`].
+    fn close_to_newcomers(&self, cluster: &ClusterName);
+    /// [`Pools::dbnames`].
+    fn dbnames(&self, cluster: &ClusterName) -> Vec<String>;
     /// [`Pools::resume`].
     fn resume(&self, cluster: &ClusterName);
     /// [`Pools::open`].
@@ -59,6 +63,14 @@ pub trait Gates: Send + Sync + std::fmt::Debug {
 impl Gates for Pools {
     fn hold(&self, cluster: &ClusterName, owner: HoldOwner) {
         Self::hold(self, cluster, owner);
+    }
+
+    fn close_to_newcomers(&self, cluster: &ClusterName) {
+        Self::close_to_newcomers(self, cluster);
+    }
+
+    fn dbnames(&self, cluster: &ClusterName) -> Vec<String> {
+        Self::dbnames(self, cluster)
     }
 
     fn resume(&self, cluster: &ClusterName) {

@@ -187,7 +187,7 @@ pub(super) async fn work(operation: Operation, hands: Hands, task: Task) -> Outc
                 .map(|passed| yes(passed, "the target's clock is behind the old lead's")),
             None => Ok(failed("nothing was captured")),
         },
-        Task::Promote => return promote(&hands).await,
+        Task::Promote => return promote(&operation, &hands).await,
         Task::Promotion => return promotion(&operation, &hands).await,
         _ => Ok(failed("not a task of this kind")),
     };
@@ -222,12 +222,25 @@ async fn backends(operation: &Operation, hands: &Hands) -> Result<Outcome, LinkE
     let age = operation.process_began.elapsed();
     let rest = quiesce::look(lead, &status, &began, age).await?;
     operation.gates.forget_departed(cluster, from, &rest.gone);
-    let answer = if rest.busy.is_empty() {
-        Answer::Done
-    } else {
+    let answer = if !rest.busy.is_empty() {
         Answer::NotYet(rest.busy.join(", "))
+    } else if prepared_meanwhile(lead, hands).await? {
+        Answer::Failed("a transaction was prepared since the preflight".to_owned())
+    } else {
+        Answer::Done
     };
     Ok(Outcome::Looked(began, answer))
+}
+
+/// A prepared transaction stays on the old lead: on the target nobody can commit it. A standby that
+/// is promoted has it.
+async fn prepared_meanwhile(lead: &NodeLink, hands: &Hands) -> Result<bool, LinkError> {
+    let logical = hands
+        .consumer
+        .as_ref()
+        .is_some_and(|c| c.kind != LinkKind::Physical);
+    let sql = "SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())";
+    Ok(logical && lead.yes(sql, &[]).await?)
 }
 
 async fn gate(hands: &Hands) -> Result<Outcome, LinkError> {
@@ -261,8 +274,16 @@ async fn applied(hands: &Hands) -> Result<Outcome, LinkError> {
 }
 
 /// A refusal by the server is certain; a connection that broke in between is not.
-async fn promote(hands: &Hands) -> Outcome {
-    let sent = hands.target.row("SELECT pg_promote(false)", &[]).await;
+async fn promote(operation: &Operation, hands: &Hands) -> Outcome {
+    let target = if hands.target.is_closed() {
+        match preflight::open(&operation.config, &operation.to).await {
+            Ok(link) => link,
+            Err(why) => return Outcome::Answer(Answer::NotYet(why)),
+        }
+    } else {
+        Arc::clone(&hands.target)
+    };
+    let sent = target.row("SELECT pg_promote(false)", &[]).await;
     Outcome::Answer(match sent {
         Ok(_) => Answer::Done,
         Err(error) if error.is_fatal() => Answer::NotYet(error.to_string()),

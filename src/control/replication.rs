@@ -170,7 +170,8 @@ fn sender_row(row: &Row) -> Result<SenderRow, LinkError> {
     })
 }
 
-const BUSY_WORKERS: &str = "SELECT count(*) = 0 FROM pg_stat_activity \
+// Without pg_read_all_stats the workers are hidden: then the answer is no.
+const BUSY_WORKERS: &str = "SELECT pg_has_role('pg_read_all_stats', 'USAGE') AND count(*) = 0 FROM pg_stat_activity \
     WHERE datname = current_database() AND (backend_type LIKE 'pglogical apply%' \
       OR backend_type LIKE 'logical replication %worker') \
     AND coalesce(wait_event_type, '') NOT IN ('Activity', 'Extension')";

@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::auth::Verifier;
 use crate::cluster::Epoch;
-use crate::config::{ClusterName, DatabaseName, NodeConfig, NodeName, UserName};
+use crate::config::{ClusterName, NodeConfig, NodeName, UserName};
 use crate::relay::{Activity, HoldId, Order, StopReason};
 
 use super::Pools;
 use super::checkout::{Idle, Pool, close_all};
+use super::drain::{Blocker, DrainStatus, HoldOwner, Released};
 use super::gate::{ClusterGate, Dialing, Pace};
 use super::info::StartupParams;
 use super::lease::{Leased, Use};
@@ -23,60 +23,6 @@ use super::server::{Dial, Server};
 
 /// Logins to the target at a time while it is warmed: a fork each, so not all at once.
 const PREWARM_PARALLEL: usize = 16;
-
-/// Who closed a cluster's gate. An operator's PAUSE is another axis and never shows here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HoldOwner {
-    /// A planned switchover.
-    Switchover,
-    /// No node may be lead just now (start, failover in progress).
-    NoLead,
-}
-
-/// A session that has not reached its safe point.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Blocker {
-    /// Our id of the client (SHOW CLIENTS.id).
-    pub client_id: u64,
-    /// The client's address, `unix` for a Unix socket.
-    pub addr: String,
-    /// Database as the client named it.
-    pub database: DatabaseName,
-    /// User.
-    pub user: UserName,
-    /// From its startup packet.
-    pub application_name: String,
-    /// `active` or `idle in transaction` or `streaming`.
-    pub state: &'static str,
-    /// How long it has been in that state.
-    pub age: Duration,
-    /// Its backend on the node.
-    pub backend_pid: i32,
-}
-
-/// How far the sessions of a cluster are on their way to the safe point.
-#[derive(Debug, Clone, Default)]
-pub struct DrainStatus {
-    /// Not there yet.
-    pub blockers: Vec<Blocker>,
-    /// Parked at the safe point: backends that must be seen idle.
-    pub parked_pids: Vec<i32>,
-    /// Backends whose connection ended in the middle of something; may still be running.
-    pub departed_pids: Vec<i32>,
-    /// Logins to the node in progress.
-    pub dialing: usize,
-    /// Clients that wait at the gate.
-    pub held: usize,
-}
-
-/// What a release did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Released {
-    /// Clients that waited at the gate and were let through.
-    pub held: usize,
-    /// Sessions that were told to reconnect (57P01).
-    pub stopped: usize,
-}
 
 /// The control plane's side.
 impl Pools {
@@ -88,6 +34,27 @@ impl Pools {
         };
         let id = gate.close(owner);
         self.for_leased(cluster, |leased| leased.order.raise(Order::Park(id)));
+    }
+
+    /// Closes the gate of a cluster to newcomers. Sessions that have a server go on as long as it
+    /// answers them.
+    pub fn close_to_newcomers(&self, cluster: &ClusterName) {
+        if let Some(gate) = self.gate(cluster) {
+            gate.close(HoldOwner::NoLead);
+        }
+    }
+
+    /// Names of the cluster's databases on its nodes, as clients use them now.
+    pub fn dbnames(&self, cluster: &ClusterName) -> Vec<String> {
+        let databases = self
+            .database_list()
+            .into_iter()
+            .map(|database| database.config());
+        let of_cluster = databases.filter(|config| config.cluster == *cluster);
+        let mut names: Vec<String> = of_cluster.map(|config| config.dbname.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// Takes a hold back: the gate opens as it was before, parked sessions go on where they were.

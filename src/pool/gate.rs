@@ -224,14 +224,23 @@ impl ClusterGate {
 
     /// Notes a backend that may still be running.
     pub(super) fn depart(&self, departed: Departed) {
-        lock(&self.departed).push(departed);
+        let mut all = lock(&self.departed);
+        if !all.contains(&departed) {
+            all.push(departed);
+        }
+        drop(all);
         self.ring();
     }
 
     /// The backend was seen to be gone.
     pub(super) fn forget(&self, node: &NodeName, pids: &[i32]) {
-        lock(&self.departed).retain(|d| d.node != *node || !pids.contains(&d.pid));
-        self.ring();
+        let mut departed = lock(&self.departed);
+        let before = departed.len();
+        departed.retain(|d| d.node != *node || !pids.contains(&d.pid));
+        if departed.len() != before {
+            drop(departed);
+            self.ring();
+        }
     }
 }
 

@@ -49,6 +49,8 @@ impl Pool {
             since: SystemTime::now(),
             phase: Use::Session,
         };
+        // Who has this process id now proves that whoever had it before is gone.
+        self.gate.forget(&server.info.node.name, &[server.info.pid]);
         state.leased.insert(server.info.id, leased);
         state.totals.server_assignments += 1;
         let pool = Arc::clone(self);

@@ -7,6 +7,7 @@
 mod checkout;
 mod command;
 mod database;
+mod drain;
 mod gate;
 mod info;
 mod janitor;
@@ -19,8 +20,8 @@ mod shared;
 mod snapshot;
 
 pub use checkout::Pool;
-pub use command::{Blocker, DrainStatus, HoldOwner, Released};
 pub use database::Database;
+pub use drain::{Blocker, DrainStatus, HoldOwner, Released};
 pub use info::{CancelInFlight, ServerInfo, StartupParams};
 pub use janitor::ROUND as JANITOR_ROUND;
 pub use lease::Lease;
@@ -100,10 +101,16 @@ impl Pools {
             let gate = || Arc::new(ClusterGate::new(name.clone(), Arc::clone(&self.0.bell)));
             rooms.gates.entry(name.clone()).or_insert_with(gate);
         }
+        // Its pools would keep the gate of the old cluster, or servers of the old database.
+        let mut moved = Vec::new();
         for (name, wanted) in &config.databases {
             match rooms.databases.get(name) {
                 Some(known) if known.config() == *wanted => {}
                 Some(known) => {
+                    let before = known.config();
+                    if before.cluster != wanted.cluster || before.dbname != wanted.dbname {
+                        moved.push(name.clone());
+                    }
                     known.set_config(Arc::clone(wanted));
                     known.next_generation();
                 }
@@ -116,9 +123,9 @@ impl Pools {
         rooms
             .databases
             .retain(|name, _| config.databases.contains_key(name));
-        let gone = rooms
-            .pools
-            .extract_if(|key, _| !config.databases.contains_key(&key.database));
+        let gone = rooms.pools.extract_if(|key, _| {
+            !config.databases.contains_key(&key.database) || moved.contains(&key.database)
+        });
         let gone: Vec<_> = gone.map(|(_, pool)| pool).collect();
         rooms.removed.extend(gone.iter().cloned());
         drop(rooms);

@@ -276,6 +276,49 @@ async fn a_removed_database_stays_in_sight_of_a_hold_and_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_database_that_moves_leaves_its_pools_and_their_gate_behind() {
+    let rig = Rig::start(1).await;
+    let pool = rig.pool();
+    let lease = take(&pool).await;
+    let elsewhere = "[clusters.east]\nmonitor = { user = \"m\", password = \"m\", dbname = \"app\" }\n\
+                     [clusters.east.nodes]\ne1 = { host = \"127.0.0.3\" }\n\
+                     [databases.other]\ncluster = \"main\"\n[databases.app]\ncluster = \"east\"\n";
+    let (head, _) = rig.text.split_once("[databases.other]").unwrap();
+    rig.config
+        .send_replace(config(&format!("{head}{elsewhere}")));
+    rig.pools.apply_config();
+    assert!(
+        !Arc::ptr_eq(&pool, &rig.pool()),
+        "newcomers meet the new cluster's gate"
+    );
+    assert_eq!(
+        rig.status().blockers.len(),
+        1,
+        "who has a server is still seen"
+    );
+    assert_eq!(rig.pools.dbnames(&"east".into()), ["app"]);
+    lease.close().await;
+}
+
+#[tokio::test]
+async fn a_node_in_doubt_takes_no_newcomers_and_parks_nobody() {
+    let rig = Rig::start(2).await;
+    let pool = rig.pool();
+    let order = Arc::new(OrderCell::default());
+    let request = Request {
+        order: Arc::clone(&order),
+        ..request()
+    };
+    let lease = limited(pool.checkout(&request)).await.unwrap();
+    rig.pools.close_to_newcomers(&"main".into());
+    assert_eq!(order.get(), Order::GoOn);
+    let waits = queue(&pool).await;
+    rig.pools.resume(&"main".into());
+    limited(waits).await.unwrap().unwrap().close().await;
+    lease.close().await;
+}
+
+#[tokio::test]
 async fn a_node_that_is_not_reached_is_reported_and_the_client_waits() {
     let mut rig = Rig::start(1).await;
     let pool = rig.pool();

@@ -163,9 +163,11 @@ pub fn signal(pids: &[u32], name: &str) {
     if pids.is_empty() {
         return;
     }
-    let _ = Command::new("kill")
-        .arg(format!("-{name}"))
-        .args(pids.iter().map(u32::to_string))
+    // The shell's own: a bare Debian has no program of that name.
+    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+    let _ = Command::new("sh")
+        .arg("-c")
+        .arg(format!("kill -{name} {}", pids.join(" ")))
         .stderr(Stdio::null())
         .status();
 }

@@ -68,15 +68,14 @@ fn each_change_is_told() {
         (
             "[clusters.main]",
             "[clusters.main]\nfall = 9",
-            &["clusters.main.fall: 3 -> 9", "cluster main"],
+            &["restart clusters.main.fall"],
         ),
         (
             "priority = 90",
             "priority = 200, candidate = 'never'",
             &[
-                "clusters.main.nodes.n2.priority: 90 -> 200",
-                "clusters.main.nodes.n2.candidate: auto -> never",
-                "cluster main",
+                "restart clusters.main.nodes.n2.priority",
+                "restart clusters.main.nodes.n2.candidate",
             ],
         ),
         (

@@ -283,9 +283,9 @@ fn show_config_speaks_pgbouncers_language() {
             "clusters.main.switchover_lag_max",
             "16777216",
             "16777216",
-            true,
+            false,
         ),
-        ("clusters.main.marker_table", "", "", true),
+        ("clusters.main.marker_table", "", "", false),
     ];
     for (key, value, default, changeable) in expected {
         let row = rows.iter().find(|row| row.key == key).expect(key);

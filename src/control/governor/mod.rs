@@ -83,7 +83,6 @@ pub(super) struct Governor {
     members: Members,
     record: Option<Record>,
     out: Outputs,
-    dbnames: Vec<String>,
     process_began: Instant,
     gate: GateState,
     unusable_since: Option<Instant>,
@@ -101,7 +100,6 @@ impl Governor {
         members: Members,
         record: Option<Record>,
         out: Outputs,
-        dbnames: Vec<String>,
         process_began: Instant,
     ) -> Self {
         out.gates.hold(&members.config.name, HoldOwner::NoLead);
@@ -109,7 +107,6 @@ impl Governor {
             members,
             record,
             out,
-            dbnames,
             process_began,
             gate: GateState::Closed,
             unusable_since: Some(process_began),
@@ -273,7 +270,9 @@ impl Governor {
                 GateState::Open
             }
             (Stance::Hold, GateState::Open) => {
-                gates.hold(&cluster, HoldOwner::NoLead);
+                // It is the monitor that gets no answer: who still gets one is left alone. No lead
+                // moves without an operation, and that holds and stops for itself.
+                gates.close_to_newcomers(&cluster);
                 GateState::Held
             }
             (Stance::Hold, GateState::Refusing) => {

@@ -86,7 +86,7 @@ impl Governor {
             plan,
             from: parties.from.config.clone(),
             to: parties.to.config.clone(),
-            dbnames: self.dbnames.clone(),
+            dbnames: self.out.gates.dbnames(&self.members.config.name),
             terms,
             process_began: self.process_began,
         }
