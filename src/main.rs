@@ -88,7 +88,7 @@ fn check(path: &Path) -> ExitCode {
 fn serve(path: PathBuf, verbose: u8, quiet: bool) -> ExitCode {
     let level = match (quiet, verbose) {
         (true, _) => "warn",
-        (false, 0) => "info",
+        (false, 0) => log_level(&path),
         (false, 1) => "info,pgsluice=debug",
         (false, _) => "info,pgsluice=trace",
     };
@@ -108,6 +108,16 @@ fn serve(path: PathBuf, verbose: u8, quiet: bool) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `log_level` of the file. A file that cannot be read is complained of later, by whoever runs it.
+fn log_level(path: &Path) -> &'static str {
+    let source = FileSource {
+        path: path.to_owned(),
+    };
+    source
+        .load()
+        .map_or("info", |loaded| loaded.config.general.log_level.as_str())
 }
 
 /// The error and its causes, in one line (a wrong configuration: a line for each mistake).

@@ -49,7 +49,7 @@ section! {
         state_dir: PathBuf = Kind::Name, Text("/var/lib/pgsluice"), Restart;
         /// Least important messages that are logged.
         log_level: LogLevel =
-            Kind::Choice { words: LogLevel::WORDS, later: &[] }, Text("info"), Live;
+            Kind::Choice { words: LogLevel::WORDS, later: &[] }, Text("info"), Restart;
         /// Log a client's login.
         log_connections: bool = Kind::Flag, Text("true"), Live;
         /// Log a client's end, with the reason.

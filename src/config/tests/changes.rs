@@ -99,9 +99,9 @@ fn each_change_is_told() {
         // Two in one file: the one is not in the other's way.
         (
             "port = 6432\n[pgsluice]",
-            "port = 6433\n[pgsluice]\nworkers = 3\nlog_level = 'debug'",
+            "port = 6433\n[pgsluice]\nworkers = 3\nlog_disconnections = false",
             &[
-                "pgsluice.log_level: info -> debug",
+                "pgsluice.log_disconnections: 1 -> 0",
                 "restart listen.port",
                 "restart pgsluice.workers",
             ],
