@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
+use super::facts::{NodeFacts, Sender};
 use super::failover::LastSeen;
-use super::monitor::{NodeFacts, Observation, Sender};
+use super::monitor::Observation;
 use super::record::Record;
 use super::replication::{Consumer, LinkKind};
 use super::verdict::{Follows, Health, Nominee, follower};

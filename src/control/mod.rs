@@ -7,6 +7,7 @@ mod director;
 mod driver;
 mod dry_run;
 pub mod events;
+mod facts;
 mod failover;
 mod gate_lsn;
 pub mod gates;
