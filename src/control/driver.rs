@@ -36,7 +36,7 @@ pub(super) struct Operation {
     /// The lead by record.
     pub from: NodeConfig,
     /// The target.
-    pub to: NodeConfig,
+    pub to: Arc<NodeConfig>,
     /// Names on the nodes of the databases of this cluster.
     pub dbnames: Vec<String>,
     /// Of a failover.
@@ -275,7 +275,7 @@ impl Driver {
             }
             (Task::Drain, _) => ready(hands::drained(operation)),
             (Task::Prewarm, _) => {
-                let warm = gates.prewarm(cluster, &operation.plan.to);
+                let warm = gates.prewarm(cluster, &operation.to);
                 Box::pin(async move {
                     warm.await;
                     TaskEnd::Answer(Answer::Done)
@@ -310,7 +310,7 @@ impl Driver {
             Kind::Failover => StopReason::Failover,
         };
         let opening = Opening {
-            lead: &operation.plan.to,
+            lead: &operation.to,
             epoch: operation.plan.epoch,
             reason,
             per_ms: operation.config.release_per_ms,

@@ -265,8 +265,11 @@ impl Governor {
                 let Some(record) = &self.record else {
                     return;
                 };
+                let Some(lead) = self.members.get(&record.node) else {
+                    return;
+                };
                 let opening = Opening {
-                    lead: &record.node,
+                    lead: &Arc::new(lead.config.clone()),
                     epoch: record.epoch,
                     reason: StopReason::Failover,
                     per_ms: self.members.config.release_per_ms,

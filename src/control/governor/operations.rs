@@ -85,7 +85,7 @@ impl Governor {
             journal: self.out.journal.clone(),
             plan,
             from: parties.from.config.clone(),
-            to: parties.to.config.clone(),
+            to: Arc::new(parties.to.config.clone()),
             dbnames: self.out.gates.dbnames(&self.members.config.name),
             terms,
             process_began: self.process_began,
