@@ -13,6 +13,7 @@ mod gate_lsn;
 pub mod gates;
 mod governor;
 mod hands;
+mod links;
 mod members;
 mod monitor;
 mod node_link;
