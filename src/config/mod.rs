@@ -1,5 +1,6 @@
 //! Text → one immutable, checked [`Config`]. Pure: reading the file is the caller's business.
 
+mod command;
 mod diff;
 mod event_kind;
 mod field;
@@ -14,6 +15,7 @@ mod settings;
 mod show;
 mod toml;
 
+pub use command::CommandLine;
 pub use diff::{Diff, diff};
 pub use event_kind::EventKind;
 pub use kind::parse_time;

@@ -2,6 +2,7 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+mod child;
 pub mod coordination;
 mod director;
 mod driver;
