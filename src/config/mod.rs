@@ -2,6 +2,7 @@
 
 mod command;
 mod diff;
+mod event_filter;
 mod event_kind;
 mod field;
 mod kind;
@@ -12,11 +13,14 @@ mod resolve;
 mod row;
 mod rules;
 mod settings;
+mod shell_words;
 mod show;
 mod toml;
+mod units;
 
-pub use command::CommandLine;
+pub use command::{CommandLine, CommandTemplate, Placeholder};
 pub use diff::{Diff, diff};
+pub use event_filter::EventFilter;
 pub use event_kind::EventKind;
 pub use kind::parse_time;
 pub use mistake::{Mistake, nearest};
