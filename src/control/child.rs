@@ -67,24 +67,16 @@ pub(super) enum ChildError {
 /// What is to live longer begins a session of its own (`setsid`).
 pub(super) async fn run(command: &CommandLine, deadline: Duration) -> Result<Output, ChildError> {
     let mut group = Group::start(command).map_err(ChildError::Start)?;
-    match timeout(deadline, group.end()).await {
-        Ok(status) => {
-            group.kill(Signal::KILL);
-            let end = end_of(status.map_err(ChildError::Wait)?);
-            group.drain();
-            let said = group.said();
-            Ok(Output { end, said })
-        }
-        Err(_) => {
-            group.kill(Signal::TERM);
-            // How it ends now is of no interest.
-            let _ = timeout(GRACE, group.end()).await;
-            group.kill(Signal::KILL);
-            let _ = timeout(REAPED, group.end()).await;
-            let said = group.said();
-            Err(ChildError::Deadline { deadline, said })
-        }
-    }
+    let Ok(status) = timeout(deadline, group.end()).await else {
+        let said = group.terminate().await;
+        return Err(ChildError::Deadline { deadline, said });
+    };
+    group.kill(Signal::KILL);
+    group.drain();
+    Ok(Output {
+        end: end_of(status.map_err(ChildError::Wait)?),
+        said: group.said(),
+    })
 }
 
 fn end_of(status: ExitStatus) -> End {
@@ -137,6 +129,16 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// First politely. Returns what was said until then.
+    async fn terminate(&mut self) -> String {
+        self.kill(Signal::TERM);
+        // How it ends now is of no interest.
+        let _ = timeout(GRACE, self.end()).await;
+        self.kill(Signal::KILL);
+        let _ = timeout(REAPED, self.end()).await;
+        self.said()
     }
 
     /// Takes one piece of what can be read. `false`: there is none.
@@ -213,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn shell(script: &str) -> CommandLine {
         CommandLine {

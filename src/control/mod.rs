@@ -17,6 +17,8 @@ mod hands;
 mod members;
 mod monitor;
 mod node_link;
+pub mod notify;
+mod placeholders;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod preflight;
