@@ -1,6 +1,8 @@
 //! Text → one immutable, checked [`Config`]. Pure: reading the file is the caller's business.
 
+mod command;
 mod diff;
+mod event_filter;
 mod event_kind;
 mod field;
 mod kind;
@@ -11,10 +13,14 @@ mod resolve;
 mod row;
 mod rules;
 mod settings;
+mod shell_words;
 mod show;
 mod toml;
+mod units;
 
+pub use command::{CommandLine, CommandTemplate, Placeholder};
 pub use diff::{Diff, diff};
+pub use event_filter::EventFilter;
 pub use event_kind::EventKind;
 pub use kind::parse_time;
 pub use mistake::{Mistake, nearest};

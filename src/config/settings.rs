@@ -9,8 +9,8 @@ use super::kind::{Bare, Kind};
 use super::names::{ClusterName, DatabaseName, NodeName, UserName};
 use super::row::{Fallback, Reload, Row, Section, Setting, Values, section};
 use super::{
-    AuthType, Candidate, FailoverPolicy, LogLevel, OnDrainTimeout, PoolMode, Promote,
-    ReplicationKind, Route, Secret,
+    AuthType, Candidate, CommandTemplate, EventFilter, FailoverPolicy, LogLevel, OnDrainTimeout,
+    PoolMode, Promote, ReplicationKind, Route, Secret,
 };
 
 use Fallback::{Required, Text, Unset};
@@ -118,6 +118,16 @@ section! {
         /// How long `SHUTDOWN WAIT_FOR_CLIENTS` or `WAIT_FOR_SERVERS` may take before the rest is
         /// closed; off: no bound. Under Kubernetes, less than the grace period.
         shutdown_timeout: Option<Duration> = Kind::time_or_off(1), Text("0"), Live;
+        /// Program that is run at events, one run after another, without a shell. `%n` stands for
+        /// the node's id, `%e` for the event, `%s` for its success (1 or 0), `%t` for its time, `%d`
+        /// for its detail, `%c` for the conninfo and `%a` for the name of the next available node,
+        /// `%p` for the id of the lead before, `%%` for `%`. It is shown in `SHOW CONFIG`: a
+        /// secret belongs into the program. See [events](events.md).
+        event_notification_command: Option<CommandTemplate> = Kind::Command, Text(""), Live;
+        /// Events at which it is run, by our names or by repmgr's; empty: all.
+        event_notifications: EventFilter = Kind::Events, Text(""), Live;
+        /// When it has not ended by then, it is killed with all that it started.
+        event_notification_timeout: Duration = Kind::time(1), Text("30s"), Live;
     }
 }
 
@@ -196,6 +206,9 @@ section! {
         port: u16 = PORT, Text("5432"), Restart;
         /// Higher is preferred as lead.
         priority: i32 = Kind::Integer { min: -MANY, max: MANY }, Text("100"), Restart;
+        /// What the notification command gets for `%n`; unique in the cluster. Without it a node that
+        /// is added in the middle of the file changes the ids of those after it.
+        id: u32 = Kind::Integer { min: 1, max: MANY }, Unset("its place in the file, from 1 on"), Restart;
         /// May it become lead? `auto`: by switchover and failover; `manual`: only when an operator
         /// names it; `never`: it is a logical standby or a witness.
         candidate: Candidate =

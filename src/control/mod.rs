@@ -2,6 +2,7 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+mod child;
 pub mod coordination;
 mod director;
 mod driver;
@@ -17,6 +18,8 @@ mod links;
 mod members;
 mod monitor;
 mod node_link;
+pub mod notify;
+mod placeholders;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod preflight;

@@ -12,6 +12,7 @@ mod console;
 mod console_cluster;
 mod crash;
 mod drivers;
+mod events;
 mod front;
 mod oracle;
 mod pooling;

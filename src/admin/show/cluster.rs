@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Console;
-use super::super::civil::utc;
 use super::super::operation::summary;
 use super::{Col, int4, int8, maybe, millis, signed, text};
+use crate::civil::utc;
 use crate::cluster::{ClusterView, LinkView, NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, NodeName};
 use crate::control::{Event, Outcome, Report};
