@@ -1,6 +1,7 @@
 //! Who logs in, and an ordinary client: the logins of the tests and connections as a driver makes
 //! them. For one that speaks byte by byte see [`super::raw`].
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -59,6 +60,15 @@ pub async fn connect(
     connect_named(port, login, dbname, "pgsluice-test").await
 }
 
+/// [`connect`] at another address than 127.0.0.1.
+pub async fn connect_at(
+    address: SocketAddr,
+    login: Login,
+    dbname: &str,
+) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
+    open(address, login, dbname, "pgsluice-test").await
+}
+
 /// [`connect`] with an `application_name` of its own.
 pub async fn connect_named(
     port: u16,
@@ -66,10 +76,20 @@ pub async fn connect_named(
     dbname: &str,
     application_name: &str,
 ) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    open(address, login, dbname, application_name).await
+}
+
+async fn open(
+    address: SocketAddr,
+    login: Login,
+    dbname: &str,
+    application_name: &str,
+) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
     let mut config = Config::new();
     config
-        .host("127.0.0.1")
-        .port(port)
+        .host(address.ip().to_string())
+        .port(address.port())
         .user(login.user)
         .password(login.password)
         .dbname(dbname)

@@ -9,8 +9,9 @@ use tokio_postgres::Client;
 
 use super::client::{APP, DATABASE, connect, simple};
 use super::eventually;
+use super::lab::Stall;
 use super::ledger::{DELAY_LOCK, Nature, Verdict, Work, Workload, WorkloadSpec, check, schema};
-use super::pair::{Kind, Pair, PairSpec, Stall};
+use super::pair::{Kind, Pair, PairSpec};
 use super::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, ProxySpec, named_rows};
 use super::workspace::run;
 

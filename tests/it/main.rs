@@ -13,6 +13,7 @@ mod console_cluster;
 mod crash;
 mod drivers;
 mod front;
+mod lab;
 mod oracle;
 mod pooling;
 mod servers;
