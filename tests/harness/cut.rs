@@ -72,6 +72,11 @@ impl Cut {
         Self::make(workspace, resets.chain(others).collect())
     }
 
+    /// Name of its table.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
     /// All is well again. What TCP still has to send, it sends when its next retry is due.
     pub fn heal(self) {
         drop(self);

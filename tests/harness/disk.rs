@@ -13,7 +13,8 @@ use super::workspace::{Workspace, give_to_server_account, run};
 pub const TABLESPACE: &str = "small";
 
 /// What of a node lies on the small disk. PostgreSQL survives a table that cannot grow (53100, and
-/// reads go on); when WAL has no room it panics and cannot even start again.
+/// reads go on). When WAL has no room it panics and recovers, as often as somebody writes; with
+/// `restart_after_crash = off` it stays down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
     /// The whole data directory.

@@ -26,6 +26,7 @@ pub mod crowd;
 pub mod cut;
 pub mod disk;
 pub mod lab;
+pub mod layout;
 pub mod ledger;
 pub mod link;
 pub mod mesh;

@@ -322,6 +322,15 @@ impl Node {
         }
     }
 
+    /// Waits until the postmaster ended by itself.
+    pub async fn ended(&mut self) {
+        let deadline = Instant::now() + super::PATIENCE;
+        while self.is_running() {
+            assert!(Instant::now() < deadline, "{} runs on", self.spec.name);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Process id of the postmaster. Panics when it is not running.
     pub fn pid(&self) -> u32 {
         self.postmaster.as_ref().expect("the node is running").id()
@@ -564,6 +573,10 @@ impl Node {
             name = spec.name,
             fsync = on_off(spec.fsync),
         );
+        // What a killed server leaves in /dev/shm stays there; its directory goes with the test.
+        if self.disk_that(Holds::Everything).is_none() {
+            text.push_str("dynamic_shared_memory_type = mmap\n");
+        }
         if spec.pglogical {
             text.push_str(
                 "shared_preload_libraries = 'pglogical'\n\

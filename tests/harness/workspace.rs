@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The system account that PostgreSQL runs under when the tests run as root.
@@ -45,7 +45,12 @@ if [ "$word" = keep ]; then rm -rf "$root"/*/data "$root"/*/template; else rm -r
 #[derive(Debug)]
 pub struct Workspace {
     root: PathBuf,
-    watchdog: Child,
+    watchdog: Mutex<Watchdog>,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    process: Child,
     word: Option<ChildStdin>,
 }
 
@@ -62,7 +67,7 @@ impl Workspace {
         for list in [PIDS, TABLES, MOUNTS] {
             fs::write(root.join(list), "").expect("a list for the watchdog");
         }
-        let mut watchdog = Command::new("sh")
+        let mut process = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(&root)
             .stdin(Stdio::piped())
@@ -72,11 +77,10 @@ impl Workspace {
             .process_group(0)
             .spawn()
             .expect("sh");
-        let word = watchdog.stdin.take();
+        let word = process.stdin.take();
         Arc::new(Self {
             root,
-            watchdog,
-            word,
+            watchdog: Mutex::new(Watchdog { process, word }),
         })
     }
 
@@ -108,6 +112,12 @@ impl Workspace {
         self.note(MOUNTS, &path.display().to_string());
     }
 
+    /// What becomes of all this when the test's process is killed: the watchdog hears no word.
+    pub fn abandon(&self) {
+        let mut watchdog = self.watchdog.lock().expect("the watchdog");
+        drop(watchdog.word.take());
+    }
+
     fn note(&self, list: &str, line: &str) {
         let mut file = fs::OpenOptions::new()
             .append(true)
@@ -125,10 +135,13 @@ impl Drop for Workspace {
         if keep {
             eprintln!("logs are kept in {}", self.root.display());
         }
-        if let Some(mut word) = self.word.take() {
+        let Ok(watchdog) = self.watchdog.get_mut() else {
+            return;
+        };
+        if let Some(mut word) = watchdog.word.take() {
             let _ = writeln!(word, "{}", if keep { "keep" } else { "remove" });
         }
-        let _ = self.watchdog.wait();
+        let _ = watchdog.process.wait();
     }
 }
 
