@@ -172,11 +172,11 @@ async fn both(to_server: impl Future<Output = End>, to_client: impl Future<Outpu
         end = &mut to_server => (end, Direction::ToClient),
         end = &mut to_client => (end, Direction::ToServer),
     };
-    match (end, other) {
-        (End::Over, _) => {}
-        (End::Orderly, Direction::ToClient) => drop(to_client.await),
-        (End::Orderly, Direction::ToServer) => drop(to_server.await),
-    }
+    let _ = match (end, other) {
+        (End::Over, _) => End::Over,
+        (End::Orderly, Direction::ToClient) => to_client.await,
+        (End::Orderly, Direction::ToServer) => to_server.await,
+    };
 }
 
 async fn pump(

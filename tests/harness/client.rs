@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
+/// How long a connection may take; far more than any does where the network works.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The database that clients use.
 pub const DATABASE: &str = "app";
 /// Role of the monitor and of the gate: `pg_monitor` and what [`super::pair`] grants.
@@ -94,7 +96,7 @@ async fn open(
         .password(login.password)
         .dbname(dbname)
         .application_name(application_name)
-        .connect_timeout(Duration::from_secs(20));
+        .connect_timeout(CONNECT_TIMEOUT);
     let (client, connection) = config.connect(NoTls).await?;
     Ok((client, tokio::spawn(connection)))
 }

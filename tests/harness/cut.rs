@@ -54,8 +54,8 @@ pub struct Cut {
 impl Cut {
     /// These packets vanish: whoever waits for them hears nothing, for ever.
     pub fn silence(workspace: &Arc<Workspace>, flows: &[Flow]) -> Self {
-        let rules = flows.iter().map(|flow| flow.pattern() + " drop");
-        Self::make(workspace, rules.collect())
+        let rules: Vec<String> = flows.iter().map(|flow| flow.pattern() + " drop").collect();
+        Self::make(workspace, &rules)
     }
 
     /// Each of these packets is answered with a reset: connecting is refused at once, and a
@@ -69,7 +69,8 @@ impl Cut {
         let others = flows
             .iter()
             .map(|flow| flow.pattern() + " reject with tcp reset");
-        Self::make(workspace, resets.chain(others).collect())
+        let rules: Vec<String> = resets.chain(others).collect();
+        Self::make(workspace, &rules)
     }
 
     /// Name of its table.
@@ -82,7 +83,7 @@ impl Cut {
         drop(self);
     }
 
-    fn make(workspace: &Arc<Workspace>, rules: Vec<String>) -> Self {
+    fn make(workspace: &Arc<Workspace>, rules: &[String]) -> Self {
         require(Need::Packets);
         assert!(!rules.is_empty(), "a cut of nothing");
         let table = format!("pgsluice_test_{:016x}", random());

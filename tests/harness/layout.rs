@@ -114,12 +114,25 @@ impl Member {
     fn text(&self, priority: u32) -> String {
         let mut keys = format!("host = \"{}\", port = {}", self.door.ip(), self.door.port());
         if !self.keys.contains("priority") {
-            keys += &format!(", priority = {priority}");
+            keys.extend([", priority = ", &priority.to_string()]);
         }
         if !self.keys.is_empty() {
-            keys = format!("{keys}, {}", self.keys);
+            keys.extend([", ", &self.keys]);
         }
         format!("{} = {{ {keys} }}\n", self.name)
+    }
+}
+
+impl Database {
+    fn text(&self) -> String {
+        format!(
+            "[databases.{}]\n\
+             cluster = \"{}\"\n\
+             pool_mode = \"session\"\n\
+             pool_size = 50\n\
+             {}\n",
+            self.name, self.cluster, self.settings
+        )
     }
 }
 
@@ -169,16 +182,7 @@ impl Layout {
             general = self.general,
         );
         text.extend(self.clusters.iter().map(Cluster::text));
-        for database in &self.databases {
-            text += &format!(
-                "[databases.{}]\n\
-                 cluster = \"{}\"\n\
-                 pool_mode = \"session\"\n\
-                 pool_size = 50\n\
-                 {}\n",
-                database.name, database.cluster, database.settings
-            );
-        }
+        text.extend(self.databases.iter().map(Database::text));
         text
     }
 }

@@ -108,16 +108,12 @@ impl Mesh {
     async fn start_physical(&mut self, specs: Vec<NodeSpec>) {
         for spec in specs {
             let source = self.edges.iter().find(|(_, to)| *to == spec.name);
-            let node = match source.map(|(from, _)| *from) {
-                Some(from) => {
-                    let slot = spec.name;
-                    Node::standby_of(self.node(from), spec, slot).await
-                }
-                None => {
-                    let node = Node::create(&self.workspace, spec).await;
-                    node.query(&self.schema).await;
-                    node
-                }
+            let node = if let Some(&(from, name)) = source {
+                Node::standby_of(self.node(from), spec, name).await
+            } else {
+                let node = Node::create(&self.workspace, spec).await;
+                node.query(&self.schema).await;
+                node
             };
             self.nodes.push(node);
         }
@@ -142,7 +138,12 @@ impl Mesh {
         for link in &lab.links {
             link.create(Rows::Keep).await;
         }
-        for link in &lab.links {
+        self.ready().await;
+    }
+
+    /// Waits until every link is ready: what was committed before may not be replicated.
+    pub async fn ready(&self) {
+        for link in &self.lab().links {
             link.ready().await;
         }
     }
@@ -197,7 +198,7 @@ impl Mesh {
         self.edges.push((primary, name));
     }
 
-    /// Makes a link, and does not wait for it: see [`Link::ready`].
+    /// Makes a link, and does not wait for it: see [`ready`](Self::ready).
     pub async fn link(&mut self, from: &'static str, to: &'static str, rows: Rows) {
         self.edges.push((from, to));
         self.lab().link(from, to).create(rows).await;

@@ -596,10 +596,9 @@ impl Node {
             }
         }
         if let Some(upstream) = &self.upstream {
-            text.push_str(&format!(
-                "primary_conninfo = '{}'\nprimary_slot_name = '{}'\n",
-                upstream.conninfo, upstream.slot
-            ));
+            let Upstream { conninfo, slot } = upstream;
+            text.extend(["primary_conninfo = '", conninfo, "'\n"]);
+            text.extend(["primary_slot_name = '", slot, "'\n"]);
         }
         text + &spec.settings
     }

@@ -1,46 +1,50 @@
 //! The test lab: each fault does on real servers what it says, and ends when it is told to.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Error};
 
 use crate::harness::address::Door;
 use crate::harness::bounce::{Bounce, Direction, Weather};
-use crate::harness::client::{APP, DATABASE, MONITOR, SUPERUSER, connect_at, simple};
+use crate::harness::client::{
+    APP, CONNECT_TIMEOUT, DATABASE, MONITOR, SUPERUSER, connect_at, simple,
+};
 use crate::harness::crowd::Crowd;
 use crate::harness::disk::{DiskSpec, Holds};
 use crate::harness::eventually;
 use crate::harness::lab::{Lab, Part, Way};
+use crate::harness::layout::{Cluster, Layout};
+use crate::harness::ledger::{self, Workload, WorkloadSpec, check_copies, rows_written_by};
 use crate::harness::link::Rows;
 use crate::harness::mesh::{Mesh, MeshSpec};
 use crate::harness::node::{Node, NodeSpec, Release};
 use crate::harness::pair::{Kind, Pair, PairSpec};
 use crate::harness::privilege::{Need, may};
 use crate::harness::process::{Frozen, Process};
+use crate::harness::proxy::{CLUSTER, Proxy};
 use crate::harness::raw::{RawConn, query, trace};
 use crate::harness::workspace::Workspace;
 
 /// How long silence is listened to.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// How a login ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    Served,
-    Refused,
-    Silence,
+/// A login at that door is served.
+async fn serves(door: Door) -> bool {
+    connect_at(door.into(), SUPERUSER, DATABASE).await.is_ok()
 }
 
-async fn login(door: Door) -> Answer {
-    let login = connect_at(door.into(), SUPERUSER, DATABASE);
-    match tokio::time::timeout(A_WHILE, login).await {
-        Ok(Ok(_)) => Answer::Served,
-        Ok(Err(error)) => {
-            assert!(error.as_db_error().is_none(), "not the server: {error:?}");
-            Answer::Refused
-        }
-        Err(_) => Answer::Silence,
-    }
+/// A login at that door is refused by the network, and not by a wait that ended.
+async fn refuses(door: Door) -> bool {
+    let begun = Instant::now();
+    let refused = connect_at(door.into(), SUPERUSER, DATABASE).await.err();
+    refused.is_some_and(|error| error.code().is_none()) && begun.elapsed() < CONNECT_TIMEOUT
+}
+
+/// A login at that door hears nothing.
+async fn says_nothing(door: Door) -> bool {
+    is_silent(connect_at(door.into(), SUPERUSER, DATABASE)).await
 }
 
 async fn session(door: Door) -> Client {
@@ -80,32 +84,32 @@ async fn a_node_cut_off_from_pgsluice_goes_on_replicating() {
     let pair = Pair::native(PairSpec::default()).await;
     let lab = pair.lab();
     let door = pair.n1.door(0);
-    assert_eq!(login(door).await, Answer::Served);
+    assert!(serves(door).await);
     let old = session(door).await;
 
     let cut = lab.silence("n1", Part::Pgsluice, Way::Both);
-    assert_eq!(login(door).await, Answer::Silence);
+    assert!(says_nothing(door).await);
     let answer = old.simple_query("SELECT 1");
     tokio::pin!(answer);
     assert!(is_silent(&mut answer).await, "an old connection too");
-    assert_eq!(login(pair.n2.door(0)).await, Answer::Served);
+    assert!(serves(pair.n2.door(0)).await);
     lab.catch_up().await;
     cut.heal();
     assert!(answer.await.is_ok(), "TCP tries again");
-    assert_eq!(login(door).await, Answer::Served);
+    assert!(serves(door).await);
 
     let cut = lab.silence("n1", Part::Instance(0), Way::Both);
-    assert_eq!(login(door).await, Answer::Silence);
-    assert_eq!(login(pair.n1.door(1)).await, Answer::Served);
+    assert!(says_nothing(door).await);
+    assert!(serves(pair.n1.door(1)).await);
     cut.heal();
 
     let cut = lab.refuse("n1", Part::Pgsluice);
-    assert_eq!(login(door).await, Answer::Refused);
+    assert!(refuses(door).await);
     assert!(old.simple_query("SELECT 1").await.is_err());
     assert!(old.is_closed());
     lab.catch_up().await;
     cut.heal();
-    assert_eq!(login(door).await, Answer::Served);
+    assert!(serves(door).await);
 }
 
 #[tokio::test]
@@ -119,15 +123,15 @@ async fn nodes_cut_off_from_each_other_go_on_serving() {
     assert!(is_stalled(&lab, "n1", "n2").await);
     assert!(is_stalled(&lab, "n2", "n1").await);
     for node in pair.nodes() {
-        assert_eq!(login(node.door(0)).await, Answer::Served);
+        assert!(serves(node.door(0)).await);
     }
     cut.heal();
     lab.catch_up().await;
 
     let cut = lab.silence("n1", Part::All, Way::Both);
     assert!(is_stalled(&lab, "n1", "n2").await);
-    assert_eq!(login(pair.n1.door(0)).await, Answer::Silence);
-    assert_eq!(login(pair.n2.door(0)).await, Answer::Served);
+    assert!(says_nothing(pair.n1.door(0)).await);
+    assert!(serves(pair.n2.door(0)).await);
     assert!(pair.n1.holds("SELECT true").await, "the test gets in");
     cut.heal();
     lab.catch_up().await;
@@ -299,14 +303,14 @@ async fn one_process_is_frozen_and_the_others_go_on() {
     frozen.thaw();
 
     node.freeze_postmaster();
-    assert_eq!(login(node.door(0)).await, Answer::Silence);
+    assert!(says_nothing(node.door(0)).await);
     assert_eq!(other.query("SELECT 1").await, "T D C ZI");
     node.thaw();
 
     node.freeze_children();
     other.send(&query("SELECT 1")).await;
     assert!(other.is_silent(A_WHILE).await);
-    assert_eq!(login(node.door(0)).await, Answer::Served, "a new one");
+    assert!(serves(node.door(0)).await, "a new one");
     node.thaw();
     assert_eq!(trace(&other.read_until_ready(1).await), "T D C ZI");
 }
@@ -319,7 +323,7 @@ async fn a_killed_postmaster_takes_idle_sessions_along() {
     let pid = frozen.value("SELECT pg_backend_pid()").await.unwrap();
     let pid = Frozen::freeze(vec![pid.parse().unwrap()]);
     node.kill_postmaster();
-    assert_eq!(login(node.door(0)).await, Answer::Refused);
+    assert!(refuses(node.door(0)).await);
     assert_eq!(trace(&idle.read_to_end().await), "E:57P01");
     assert!(frozen.is_silent(A_WHILE).await, "one that cannot notice");
     node.start().await;
@@ -447,7 +451,13 @@ async fn the_relay_holds_ends_and_half_closes() {
 
 #[tokio::test]
 async fn a_logical_standby_joins_a_pair_and_a_node_comes_back_empty() {
-    let spec = MeshSpec::masters(Kind::Native, &["n1", "n2"]).standby("n5", &["n1", "n2"]);
+    for kind in [Kind::Native, Kind::Pglogical] {
+        grows_and_loses_a_node(kind).await;
+    }
+}
+
+async fn grows_and_loses_a_node(kind: Kind) {
+    let spec = MeshSpec::masters(kind, &["n1", "n2"]).standby("n5", &["n1", "n2"]);
     let mut mesh = Mesh::start(MeshSpec {
         schema: "CREATE TABLE t (node text PRIMARY KEY);".to_owned(),
         ..spec
@@ -462,13 +472,13 @@ async fn a_logical_standby_joins_a_pair_and_a_node_comes_back_empty() {
     mesh.catch_up().await;
     assert_eq!(rows(&mesh, "n5").await, "n1 n2");
 
-    mesh.add(Kind::Native.node("n3")).await;
+    mesh.add(kind.node("n3")).await;
     for from in ["n1", "n2"] {
         let rows = if from == "n1" { Rows::Copy } else { Rows::Keep };
         mesh.link(from, "n3", rows).await;
         mesh.link("n3", from, Rows::Keep).await;
     }
-    mesh.lab().link("n1", "n3").ready().await;
+    mesh.ready().await;
     insert(&mesh, "n3").await;
     mesh.catch_up().await;
     for name in ["n1", "n2", "n3"] {
@@ -485,7 +495,7 @@ async fn a_logical_standby_joins_a_pair_and_a_node_comes_back_empty() {
     assert_eq!(rows(&mesh, "n1").await, "");
     mesh.link("n2", "n1", Rows::Copy).await;
     mesh.link("n1", "n2", Rows::Keep).await;
-    mesh.lab().link("n2", "n1").ready().await;
+    mesh.ready().await;
     mesh.catch_up().await;
     assert_eq!(rows(&mesh, "n1").await, "n1 n2 n3");
 }
@@ -514,4 +524,109 @@ async fn an_old_primary_comes_back_as_a_standby() {
         assert_eq!(rows(&mesh, name).await, "n2", "{name}");
         assert!(mesh.node(name).holds("SELECT pg_is_in_recovery()").await);
     }
+}
+
+fn pgsluice() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_pgsluice"))
+}
+
+#[tokio::test]
+async fn the_ledger_says_how_long_a_failover_took_and_what_it_lost() {
+    let mut mesh = Mesh::start(MeshSpec {
+        schema: ledger::schema(),
+        ..MeshSpec::masters(Kind::Native, &["n1", "n2"])
+    })
+    .await;
+    let layout = Layout::default()
+        .cluster(Cluster::new(CLUSTER, &mesh.lab(), 0))
+        .database(DATABASE, CLUSTER, "");
+    let proxy = Proxy::serve(&mesh.workspace, "proxy", pgsluice(), &layout).await;
+    proxy.serving().await;
+    proxy.node_is("n2", "observed", "up").await;
+    let workload = Workload::start(WorkloadSpec {
+        port: proxy.port(),
+        login: APP,
+        dbname: DATABASE.to_owned(),
+        writers: 4,
+        think: Duration::from_millis(2),
+    })
+    .await;
+    mesh.catch_up().await;
+    mesh.lab().link("n1", "n2").disable().await;
+    workload.all_served().await;
+
+    workload.strike("n1 killed", || mesh.node_mut("n1").kill9());
+    assert_eq!(workload.current().outage("n1"), None, "nobody is served");
+    let command = format!("FAILOVER {CLUSTER} TO n2 ACCEPT LOSS");
+    eventually("the failover is accepted", async || {
+        proxy.admin(&command).await.is_ok()
+    })
+    .await;
+    let outage = workload.outage("n1").await;
+    assert!(Duration::ZERO < outage.first && outage.first <= outage.last);
+    workload.all_served().await;
+    let work = workload.stop().await;
+    let verdict = check_copies(&[mesh.node("n2")], &work, &BTreeSet::new()).await;
+    // What n1 wrote since the link was off; each of four writers wrote.
+    assert!(verdict.lost_everywhere >= 4, "{verdict:?}");
+    assert!(verdict.is_clean_but_for_losses(1), "{verdict:?}");
+    assert!(!verdict.is_clean(1));
+
+    // The lost ones are on n1, and come when it does.
+    mesh.node_mut("n1").start().await;
+    mesh.lab().link("n1", "n2").enable().await;
+    mesh.catch_up().await;
+    let late: BTreeSet<i64> = rows_written_by(mesh.node("n2"), "n1").await;
+    let copies = [mesh.node("n1"), mesh.node("n2")];
+    let verdict = check_copies(&copies, &work, &late).await;
+    assert_eq!(
+        (verdict.lost, verdict.lost_everywhere),
+        (0, 0),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn one_instance_serves_two_shards_and_sees_what_the_lab_does() {
+    if !may(Need::Packets) {
+        return;
+    }
+    let workspace = Workspace::create();
+    let shard = |names| Mesh::start_in(&workspace, MeshSpec::masters(Kind::Native, names));
+    let (first, second) = tokio::join!(shard(&["n1", "n2"]), shard(&["n3", "n4"]));
+    let quick = "monitor_interval = \"100ms\"\nmonitor_timeout = \"200ms\"\n";
+    let layout = Layout::default()
+        .cluster(Cluster::new("shard1", &first.lab(), 0).settings(quick))
+        .cluster(
+            Cluster::new("shard2", &second.lab(), 0)
+                .settings(quick)
+                .keys("n3", "priority = 1"),
+        )
+        .database("s1", "shard1", "")
+        .database("s2", "shard2", "");
+    let proxy = Proxy::serve(&workspace, "proxy", pgsluice(), &layout).await;
+    for (database, cluster, lead) in [("s1", "shard1", "n1"), ("s2", "shard2", "n4")] {
+        eventually("served", async || {
+            proxy.connect_to(database, APP).await.is_ok()
+        })
+        .await;
+        let client = proxy.connect_to(database, APP).await.unwrap();
+        let who = simple(&client, "SHOW pgsluice_test.node").await.unwrap();
+        assert_eq!(who[0][0].as_deref(), Some(lead));
+        assert_eq!(proxy.lead_of(cluster).await.as_deref(), Some(lead));
+    }
+
+    let cut = first.lab().silence("n2", Part::Pgsluice, Way::Both);
+    proxy.node_is("n2", "observed", "down").await;
+    assert_eq!(proxy.node("n3").await["observed"], "up");
+    first.catch_up().await;
+    cut.heal();
+    proxy.node_is("n2", "observed", "up").await;
+    assert!(!proxy.events().await.is_empty());
+
+    let client = proxy.connect_to("s1", APP).await.unwrap();
+    proxy.freeze();
+    assert!(is_silent(simple(&client, "SELECT 1")).await);
+    proxy.thaw();
+    simple(&client, "SELECT 1").await.unwrap();
 }

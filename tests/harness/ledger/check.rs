@@ -91,15 +91,12 @@ pub async fn check_copies(nodes: &[&Node], work: &Work, late: &BTreeSet<i64>) ->
         sums.push(checksums(&client).await);
     }
     let union = |a: BTreeSet<i64>, b: BTreeSet<i64>| &a | &b;
+    let count = |ids: BTreeSet<i64>| ids.len() as u64;
     verdict.lost = lost.iter().cloned().reduce(union).map_or(0, count);
     verdict.lost_everywhere = lost.into_iter().reduce(|a, b| &a & &b).map_or(0, count);
     let differs = |table: &usize| sums.iter().any(|sum| sum[*table] != sums[0][*table]);
     verdict.diverged = (0..TABLES.len()).filter(differs).count() as u64;
     verdict
-}
-
-fn count(ids: BTreeSet<i64>) -> u64 {
-    ids.len() as u64
 }
 
 /// Ids of the rows on `node` that were written by the node called `writer`.
