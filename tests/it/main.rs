@@ -14,6 +14,7 @@ mod crash;
 mod drivers;
 mod events;
 mod front;
+mod lab;
 mod oracle;
 mod pooling;
 mod servers;
