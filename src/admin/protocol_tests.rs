@@ -18,7 +18,7 @@ use super::{
 };
 use crate::auth::Kdf;
 use crate::cluster::{Epoch, Reports};
-use crate::config::{ClusterName, DatabaseName, NodeName, UserName, check};
+use crate::config::{DatabaseName, UserName, check};
 use crate::control::Handle;
 use crate::pool::{self, ClientTag, Pools, StartupParams};
 use crate::relay::StopReason;
@@ -219,10 +219,11 @@ impl Pooler {
     async fn busy() -> (Self, impl Sized) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pooler = Self::new(listener.local_addr().unwrap().port());
-        let (cluster, node) = (ClusterName::new("main"), NodeName::new("node1"));
+        let cluster = pooler.console.config().clusters["main"].clone();
+        let node = Arc::new(cluster.nodes[0].clone());
         pooler
             .pools
-            .open(&cluster, &node, Epoch(1), StopReason::Switchover, None);
+            .open(&cluster.name, &node, Epoch(1), StopReason::Switchover, None);
         let database = pooler.pools.database(&DatabaseName::new("app")).unwrap();
         let pool = pooler
             .pools

@@ -1,6 +1,7 @@
 //! Text → one immutable, checked [`Config`]. Pure: reading the file is the caller's business.
 
 mod diff;
+mod event_kind;
 mod field;
 mod kind;
 mod mistake;
@@ -14,6 +15,7 @@ mod show;
 mod toml;
 
 pub use diff::{Diff, diff};
+pub use event_kind::EventKind;
 pub use kind::parse_time;
 pub use mistake::{Mistake, nearest};
 pub use names::{ClusterName, DatabaseName, NodeName, UserName};

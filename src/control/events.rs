@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Event;
-use crate::config::{ClusterName, NodeName};
+use crate::config::{ClusterName, EventKind, NodeName};
 
 /// Events kept in memory.
 const RING: usize = 1000;
@@ -29,8 +29,8 @@ pub struct News {
     pub cluster: Option<ClusterName>,
     /// Node it is about.
     pub node: Option<NodeName>,
-    /// e.g. `node_down`.
-    pub kind: String,
+    /// What happened.
+    pub kind: EventKind,
     /// Did it go well?
     pub success: bool,
     /// Free text.
@@ -59,11 +59,10 @@ impl Journal {
     /// Goes on where the file in `state_dir` ends.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join("events.log");
-        let mut events = VecDeque::new();
+        let (mut events, mut next_id) = (VecDeque::new(), 1);
         for file in [rotated(&path), path.clone()] {
-            read_events(&file, &mut events)?;
+            read_events(&file, &mut events, &mut next_id)?;
         }
-        let next_id = events.back().map_or(1, |e: &Event| e.id + 1);
         let file = append_to(&path)?;
         let (sender, receiver) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -104,7 +103,7 @@ impl Journal {
             success: news.success,
             detail: news.detail,
         };
-        ring.next_id += 1;
+        ring.next_id = ring.next_id.saturating_add(1);
         log(&event);
         if let Some((sender, _)) = &self.inner.writer
             && sender.try_send(print_event(&event)).is_err()
@@ -177,7 +176,8 @@ fn rotated(path: &Path) -> PathBuf {
 }
 
 /// A line that was cut by a crash, or is foreign, is skipped: events inform, they decide nothing.
-fn read_events(path: &Path, events: &mut VecDeque<Event>) -> io::Result<()> {
+/// One of a kind that this version does not know is skipped too, but its id is not given again.
+fn read_events(path: &Path, events: &mut VecDeque<Event>, next_id: &mut u64) -> io::Result<()> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -185,7 +185,11 @@ fn read_events(path: &Path, events: &mut VecDeque<Event>) -> io::Result<()> {
     };
     for line in BufReader::new(file).split(b'\n') {
         let line = line?;
-        let Some(event) = std::str::from_utf8(&line).ok().and_then(parse_event) else {
+        let Some((id, event)) = std::str::from_utf8(&line).ok().and_then(parse_event) else {
+            continue;
+        };
+        *next_id = id.saturating_add(1);
+        let Some(event) = event else {
             continue;
         };
         if events.len() >= RING {
@@ -213,22 +217,25 @@ fn print_event(event: &Event) -> String {
     )
 }
 
-fn parse_event(line: &str) -> Option<Event> {
+/// The line's id, and its event where the kind is known. `None`: it is no such line.
+fn parse_event(line: &str) -> Option<(u64, Option<Event>)> {
     let mut fields = line.split('\t');
     let id = fields.next()?.parse().ok()?;
     let millis: u64 = fields.next()?.parse().ok()?;
     let (cluster, node) = (fields.next()?, fields.next()?);
-    let kind = fields.next()?.to_owned();
+    let kind = EventKind::from_word(fields.next()?);
     let success = fields.next()? == "t";
-    Some(Event {
+    let detail = fields.next()?.to_owned();
+    let event = kind.map(|kind| Event {
         id,
         time: UNIX_EPOCH + Duration::from_millis(millis.min(1 << 50)),
         cluster: (!cluster.is_empty()).then(|| ClusterName::new(cluster)),
         node: (!node.is_empty()).then(|| NodeName::new(node)),
         kind,
         success,
-        detail: fields.next()?.to_owned(),
-    })
+        detail,
+    });
+    Some((id, event))
 }
 
 /// Control characters would break the line; people read spaces just as well.
@@ -249,7 +256,7 @@ mod tests {
         News {
             cluster: Some(ClusterName::new("c")),
             node: None,
-            kind: "test".to_owned(),
+            kind: EventKind::NodeUp,
             success: true,
             detail: detail.to_owned(),
         }
@@ -270,6 +277,17 @@ mod tests {
         let all = journal.latest();
         let seen: Vec<_> = all.iter().map(|e| (e.id, e.detail.as_str())).collect();
         assert_eq!(seen, [(1, "one of two"), (2, "two"), (3, "three")]);
+    }
+
+    #[test]
+    fn an_event_of_a_newer_version_is_skipped_and_its_id_is_not_given_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.log");
+        fs::write(&path, "7\t17\tc\tn1\tnode_upside_down\tt\tx\n").unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        journal.tell(news("next"));
+        let ids: Vec<_> = journal.latest().iter().map(|e| e.id).collect();
+        assert_eq!(ids, [8]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What the control plane needs of the pools, as a trait: so that it is tested without clients.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::cluster::Epoch;
-use crate::config::{ClusterName, NodeName};
+use crate::config::{ClusterName, NodeConfig, NodeName};
 use crate::pool::{DrainStatus, HoldOwner, Pools, Released};
 use crate::relay::StopReason;
 
@@ -13,7 +14,7 @@ use crate::relay::StopReason;
 #[derive(Debug, Clone, Copy)]
 pub struct Opening<'a> {
     /// The lead.
-    pub lead: &'a NodeName,
+    pub lead: &'a Arc<NodeConfig>,
     /// Under which decision.
     pub epoch: Epoch,
     /// Told to sessions that have a server elsewhere.
@@ -52,7 +53,7 @@ pub trait Gates: Send + Sync + std::fmt::Debug {
     fn prewarm(
         &self,
         cluster: &ClusterName,
-        node: &NodeName,
+        target: &Arc<NodeConfig>,
     ) -> Pin<Box<dyn Future<Output = usize> + Send>>;
     /// [`Pools::close_idle`].
     fn close_idle(&self, cluster: &ClusterName, node: &NodeName);
@@ -113,10 +114,10 @@ impl Gates for Pools {
     fn prewarm(
         &self,
         cluster: &ClusterName,
-        node: &NodeName,
+        target: &Arc<NodeConfig>,
     ) -> Pin<Box<dyn Future<Output = usize> + Send>> {
-        let (pools, cluster, node) = (self.clone(), cluster.clone(), node.clone());
-        Box::pin(async move { Self::prewarm(&pools, &cluster, &node).await })
+        let (pools, cluster, target) = (self.clone(), cluster.clone(), Arc::clone(target));
+        Box::pin(async move { Self::prewarm(&pools, &cluster, &target).await })
     }
 
     fn close_idle(&self, cluster: &ClusterName, node: &NodeName) {

@@ -45,7 +45,7 @@ use self::director::ClusterHandle;
 use self::events::Journal;
 use self::governor::{Command, Reply};
 use crate::cluster::{ClusterView, Epoch, ViewReader, Wanted};
-use crate::config::{ClusterName, NodeName, OnDrainTimeout};
+use crate::config::{ClusterName, EventKind, NodeName, OnDrainTimeout};
 use crate::pool::Blocker;
 
 /// Asks the Director. Cheap to clone.
@@ -149,8 +149,8 @@ pub struct Event {
     pub cluster: Option<ClusterName>,
     /// Node it is about.
     pub node: Option<NodeName>,
-    /// e.g. `node_down`, `switchover_completed`.
-    pub kind: String,
+    /// What happened.
+    pub kind: EventKind,
     /// Did it go well?
     pub success: bool,
     /// Free text.

@@ -74,12 +74,12 @@ impl Pools {
     pub fn open(
         &self,
         cluster: &ClusterName,
-        lead: &NodeName,
+        lead: &Arc<NodeConfig>,
         epoch: Epoch,
         reason: StopReason,
         per_ms: Option<u32>,
     ) -> Released {
-        let (Some(gate), Some(node)) = (self.gate(cluster), self.node(cluster, lead)) else {
+        let Some(gate) = self.gate(cluster) else {
             return Released::default();
         };
         // From here on nobody is given a server on another node, also if there was no hold before.
@@ -89,7 +89,7 @@ impl Pools {
         };
         let mut stopped = 0;
         self.for_leased(cluster, |leased| {
-            if leased.is_on(lead) {
+            if leased.is_on(&lead.name) {
                 leased.order.lift_park();
             } else {
                 leased.order.raise(stop_for(leased, hold, reason));
@@ -97,9 +97,9 @@ impl Pools {
             }
         });
         let waiting = self.held(cluster);
-        gate.open(node, epoch, Pace::new(waiting, per_ms));
+        gate.open(Arc::clone(lead), epoch, Pace::new(waiting, per_ms));
         // After the gate has opened: a server that comes out of its reset now is not kept.
-        self.close_idle_if(cluster, |idle| idle.server.info.node.name != *lead);
+        self.close_idle_if(cluster, |idle| idle.server.info.node.name != lead.name);
         self.wake(cluster);
         Released {
             held: waiting,
@@ -189,22 +189,22 @@ impl Pools {
         });
     }
 
-    /// Logs server connections in on `node`, one for each that the cluster's pools have on the lead
-    /// now, with the same startup parameters. Returns how many stand ready. Failures only mean
+    /// Logs server connections in on `target`, one for each that the cluster's pools have on the
+    /// lead now, with the same startup parameters. Returns how many stand ready. Failures only mean
     /// fewer: the clients will open their own.
-    pub async fn prewarm(&self, cluster: &ClusterName, node: &NodeName) -> usize {
-        let (Some(gate), Some(target)) = (self.gate(cluster), self.node(cluster, node)) else {
+    pub async fn prewarm(&self, cluster: &ClusterName, target: &Arc<NodeConfig>) -> usize {
+        let Some(gate) = self.gate(cluster) else {
             return 0;
         };
         let mut logins = JoinSet::new();
         let mut ready = 0;
         for pool in self.of_cluster(cluster) {
-            for (params, count) in pool.params_elsewhere(node) {
+            for (params, count) in pool.params_elsewhere(&target.name) {
                 for _ in 0..count {
                     if logins.len() >= PREWARM_PARALLEL {
                         ready += count_ready(logins.join_next().await.as_ref());
                     }
-                    let warm = self.warm(&pool, &gate, &target, params.clone());
+                    let warm = self.warm(&pool, &gate, target, params.clone());
                     logins.spawn(warm);
                 }
             }

@@ -40,7 +40,7 @@ use tokio::sync::watch;
 
 use crate::auth::{Kdf, UserList};
 use crate::cluster::Reports;
-use crate::config::{ClusterName, Config, DatabaseName, NodeConfig, NodeName, UserName};
+use crate::config::{ClusterName, Config, DatabaseName, UserName};
 use crate::net::Stream;
 use crate::wire::startup::CancelRequest;
 
@@ -215,16 +215,6 @@ impl Pools {
 
     fn gate(&self, cluster: &ClusterName) -> Option<Arc<ClusterGate>> {
         lock(&self.0.rooms).gates.get(cluster).cloned()
-    }
-
-    fn node(&self, cluster: &ClusterName, node: &NodeName) -> Option<Arc<NodeConfig>> {
-        let config = self.config();
-        let nodes = &config.clusters.get(cluster)?.nodes;
-        nodes
-            .iter()
-            .find(|known| known.name == *node)
-            .cloned()
-            .map(Arc::new)
     }
 
     /// A copy of the list: no lock is held while the pools are visited.

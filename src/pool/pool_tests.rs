@@ -111,8 +111,11 @@ impl Rig {
 
     fn open(&self, lead: &str, epoch: u64) {
         let reason = StopReason::Switchover;
-        let (cluster, lead) = ("main".into(), lead.into());
-        self.pools.open(&cluster, &lead, Epoch(epoch), reason, None);
+        let cluster = self.config.borrow().clusters["main"].clone();
+        let lead = cluster.nodes.iter().find(|node| node.name == lead.into());
+        let lead = Arc::new(lead.unwrap().clone());
+        let epoch = Epoch(epoch);
+        self.pools.open(&cluster.name, &lead, epoch, reason, None);
     }
 
     fn hold(&self) {

@@ -332,7 +332,7 @@ pub(super) const EVENTS: &[Col<Event>] = &[
     text("time", |e| utc(e.time)),
     maybe("cluster", |e| e.cluster.as_ref().map(ToString::to_string)),
     maybe("node", |e| e.node.as_ref().map(NodeName::to_string)),
-    text("type", |e| e.kind.clone()),
+    text("type", |e| e.kind.to_string()),
     text("success", |e| {
         if e.success { "yes" } else { "no" }.to_owned()
     }),
