@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{ClusterView, LinkView, NodeView, Observed, SlotOwner, SlotView};
-use crate::config::{ClusterConfig, NodeName};
+use crate::config::{ClusterConfig, EventKind, NodeName};
 
 /// A counter that grows all the time is told once in this time.
 const QUIET: Duration = Duration::from_mins(1);
@@ -43,7 +43,7 @@ pub(super) struct Finding {
     /// The node that consumes, or where the slot is.
     pub node: NodeName,
     /// Type of the event.
-    pub kind: &'static str,
+    pub kind: EventKind,
     /// `false`: it began; `true`: it is over.
     pub success: bool,
     /// Free text.
@@ -192,10 +192,14 @@ impl Watchkeeper {
         };
         let name = named(&link.from, &link.subscription);
         match watch.health.look(sign, now, limits.patience) {
-            Some(true) => tell("replication_restored", true, format!("{name}: streaming")),
+            Some(true) => tell(
+                EventKind::ReplicationRestored,
+                true,
+                format!("{name}: streaming"),
+            ),
             Some(false) => {
                 let detail = format!("{name}: {}", link.state);
-                tell("replication_broken", false, detail);
+                tell(EventKind::ReplicationBroken, false, detail);
             }
             None => {}
         }
@@ -205,19 +209,19 @@ impl Watchkeeper {
             let detail = format!("{name}: {seconds} s and {bytes} bytes behind");
             if !watch.lags && age >= limit {
                 watch.lags = true;
-                tell("replication_lag", false, detail);
+                tell(EventKind::ReplicationLag, false, detail);
             } else if watch.lags && age < limit / 2 {
                 watch.lags = false;
-                tell("replication_lag", true, detail);
+                tell(EventKind::ReplicationLag, true, detail);
             }
         }
         let errors = link.apply_errors.map(|n| n + link.sync_errors.unwrap_or(0));
         if let Some(more) = watch.errors.look(errors, now) {
-            tell("apply_error", false, format!("{name}: {more} more"));
+            tell(EventKind::ApplyError, false, format!("{name}: {more} more"));
         }
         if let Some(more) = watch.conflicts.look(link.conflicts, now) {
             tell(
-                "replication_conflict",
+                EventKind::ReplicationConflict,
                 false,
                 format!("{name}: {more} more"),
             );
@@ -245,7 +249,7 @@ impl Watchkeeper {
             let name = named(from, subscription);
             found.push(Finding {
                 node: to.clone(),
-                kind: "replication_broken",
+                kind: EventKind::ReplicationBroken,
                 success: false,
                 detail: format!("{name}: its slot or its subscription is not seen any more"),
             });
@@ -274,7 +278,7 @@ impl Watchkeeper {
             };
             found.push(Finding {
                 node: slot.node.clone(),
-                kind: "slot_retains_wal",
+                kind: EventKind::SlotRetainsWal,
                 success,
                 detail: format!("{}: {kept} bytes", described(slot)),
             });
@@ -282,7 +286,7 @@ impl Watchkeeper {
         for (node, slot) in gone {
             found.push(Finding {
                 node: node.clone(),
-                kind: "slot_retains_wal",
+                kind: EventKind::SlotRetainsWal,
                 success: true,
                 detail: format!("slot \"{slot}\" is gone"),
             });
@@ -304,9 +308,9 @@ impl Watchkeeper {
         if let Some(success) = health.look(sign, now, ELECTION) {
             let raft = node.bdr.as_ref().and_then(|bdr| bdr.raft.clone());
             let kind = if success {
-                "consensus_restored"
+                EventKind::ConsensusRestored
             } else {
-                "consensus_lost"
+                EventKind::ConsensusLost
             };
             found.push(Finding {
                 node: node.name.clone(),

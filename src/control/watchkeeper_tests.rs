@@ -54,7 +54,7 @@ fn link(state: &str) -> LinkView {
 }
 
 /// Shows one view after the other, at the given seconds, and notes what is told of each.
-fn told(views: &[(u64, ClusterView)]) -> Vec<(u64, &'static str, bool)> {
+fn told(views: &[(u64, ClusterView)]) -> Vec<(u64, EventKind, bool)> {
     let start = Instant::now();
     let mut keeper = Watchkeeper::new(LIMITS);
     let mut all = Vec::new();
@@ -66,7 +66,7 @@ fn told(views: &[(u64, ClusterView)]) -> Vec<(u64, &'static str, bool)> {
     all
 }
 
-fn states(states: &[(u64, &str)]) -> Vec<(u64, &'static str, bool)> {
+fn states(states: &[(u64, &str)]) -> Vec<(u64, EventKind, bool)> {
     let views: Vec<_> = states
         .iter()
         .map(|(at, state)| match *state {
@@ -79,8 +79,8 @@ fn states(states: &[(u64, &str)]) -> Vec<(u64, &'static str, bool)> {
 
 #[test]
 fn a_link_that_streamed_and_stops_is_told_once_and_so_is_its_return() {
-    const BROKEN: &str = "replication_broken";
-    const BACK: &str = "replication_restored";
+    const BROKEN: EventKind = EventKind::ReplicationBroken;
+    const BACK: EventKind = EventKind::ReplicationRestored;
     for (case, expected) in [
         // It never was.
         (vec![(0, "disconnected"), (9, "disconnected")], vec![]),
@@ -164,7 +164,7 @@ fn lag_is_told_when_it_begins_and_when_it_is_half_gone() {
             ..link("streaming")
         };
         for found in keeper.note(&view(vec![link]), start + Duration::from_secs(at)) {
-            assert_eq!(found.kind, "replication_lag");
+            assert_eq!(found.kind, EventKind::ReplicationLag);
             seen.push((at, found.success));
         }
     }
@@ -205,7 +205,7 @@ fn a_slot_that_keeps_back_too_much_is_told_once_whoever_it_is_for() {
             (6, kept(&owner, Some(2000))),
             (7, view(Vec::new())),
         ];
-        let kind = "slot_retains_wal";
+        let kind = EventKind::SlotRetainsWal;
         let expected = [
             (1, kind, false),
             (5, kind, true),
@@ -236,7 +236,7 @@ fn counters_are_told_when_they_grow_and_at_most_once_a_minute() {
         (200, counted(Some(0), None)),
         (300, counted(Some(1), None)),
     ];
-    let (error, conflict) = ("apply_error", "replication_conflict");
+    let (error, conflict) = (EventKind::ApplyError, EventKind::ReplicationConflict);
     assert_eq!(
         told(&views),
         [
@@ -277,8 +277,8 @@ fn a_group_without_a_raft_leader_is_told_when_no_election_can_take_so_long() {
     assert_eq!(
         told(&views),
         [
-            (30, "consensus_lost", false),
-            (41, "consensus_restored", true)
+            (30, EventKind::ConsensusLost, false),
+            (41, EventKind::ConsensusRestored, true)
         ]
     );
 }
