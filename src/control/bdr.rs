@@ -199,7 +199,14 @@ pub(super) async fn stats(
 }
 
 /// Has the node applied all that it received from the origin?
-pub(super) async fn has_applied_all(target: &NodeLink, origin: &str) -> Result<bool, LinkError> {
+pub(super) async fn has_applied_all(
+    target: &NodeLink,
+    origin: Option<&str>,
+) -> Result<bool, LinkError> {
+    let Some(origin) = origin else {
+        let unknown = "the BDR name of the origin is not known";
+        return Err(LinkError::Unexpected(unknown.to_owned()));
+    };
     let catalog = Catalog::read(target).await?;
     let functions = [
         "bdr.get_node_sub_receive_lsn()",

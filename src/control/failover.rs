@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::monitor::probe;
 use super::node_link::NodeLink;
 use super::preflight::open;
-use super::replication::{Consumer, LinkKind, consumers, received, sees_apply};
+use super::replication::{Consumer, LinkKind, consumers, has_applied_all, received};
 use super::switchover::{Findings, Promotion};
 use super::verdict::Seen;
 use crate::config::{ClusterConfig, NodeConfig, Promote};
@@ -160,13 +160,13 @@ async fn find_consumer(target: &NodeLink, terms: &Terms) -> Result<Option<Consum
     let all = consumers(target, terms.config.replication)
         .await
         .map_err(failed)?;
-    let consumer = choose(all, &terms.last);
-    if consumer
-        .as_ref()
-        .is_none_or(|c| c.kind.applies_in_workers())
-    {
-        sees_apply(target).await.map_err(failed)?;
+    let mut consumer = choose(all, &terms.last);
+    if let Some(consumer) = consumer.as_mut().filter(|c| c.origin.is_none()) {
+        consumer.origin.clone_from(&terms.last.origin);
     }
+    has_applied_all(target, consumer.as_ref())
+        .await
+        .map_err(failed)?;
     Ok(consumer)
 }
 

@@ -32,11 +32,6 @@ impl LinkKind {
             Self::Bdr => "bdr",
         }
     }
-
-    /// Is what it still has to apply seen only by what its workers do?
-    pub(super) fn applies_in_workers(self) -> bool {
-        matches!(self, Self::Logical | Self::Pglogical)
-    }
 }
 
 /// A consumer on the target: what reads from a slot of some origin.
@@ -312,32 +307,26 @@ const BUSY_WORKERS: &str = "SELECT count(*) = 0 FROM pg_stat_activity \
 const REPLAYED: &str = "SELECT coalesce(pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn(), \
     NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE pid IS NOT NULL))";
 
-/// May our role see whether the target still applies? Else [`has_applied_all`] could never say yes;
-/// the error names what it lacks.
-pub(super) async fn sees_apply(target: &NodeLink) -> Result<(), LinkError> {
-    let sql = "SELECT pg_has_role('pg_read_all_stats', 'USAGE')";
-    if target.yes(sql, &[]).await? {
-        return Ok(());
-    }
-    Err(denied("cannot see the apply workers: GRANT pg_monitor"))
-}
-
 /// Failover: has the target applied all that it received? Asks the target alone; the origin may
 /// be dead.
 ///
 /// A logical apply worker receives and applies in one loop and sleeps (wait event of type Activity,
 /// pglogical: Extension) only when its socket is empty. One that has ended keeps nothing:
 /// an unfinished transaction is not carried over to the next worker. Ask twice: it may be
-/// between two messages. BDR has a queue in between, and tells how far it is.
+/// between two messages. BDR has a queue in between, and tells how far it is. An error says what our
+/// role lacks to see it.
 pub(super) async fn has_applied_all(
     target: &NodeLink,
     consumer: Option<&Consumer>,
 ) -> Result<bool, LinkError> {
     match consumer.map(|c| (c.kind, c.origin.as_deref())) {
         Some((LinkKind::Physical, _)) => target.yes(REPLAYED, &[]).await,
-        Some((LinkKind::Bdr, Some(origin))) => bdr::has_applied_all(target, origin).await,
-        _ => {
-            sees_apply(target).await?;
+        Some((LinkKind::Bdr, origin)) => bdr::has_applied_all(target, origin).await,
+        Some((LinkKind::Logical | LinkKind::Pglogical, _)) | None => {
+            let sql = "SELECT pg_has_role('pg_read_all_stats', 'USAGE')";
+            if !target.yes(sql, &[]).await? {
+                return Err(denied("cannot see the apply workers: GRANT pg_monitor"));
+            }
             target.yes(BUSY_WORKERS, &[]).await
         }
     }

@@ -301,9 +301,11 @@ pub async fn named_rows(client: &Client, sql: &str) -> Result<Vec<NamedRow>, Err
 
 fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
     let replication = match pair.kind {
-        Kind::Pglogical => "pglogical",
-        Kind::Native => "logical",
-        Kind::Physical => "physical",
+        // The test's own word.
+        _ if spec.cluster.contains("replication = ") => "",
+        Kind::Pglogical => "replication = \"pglogical\"\n",
+        Kind::Native => "replication = \"logical\"\n",
+        Kind::Physical => "replication = \"physical\"\n",
     };
     let marker = match pair.kind {
         Kind::Native | Kind::Pglogical if spec.marker => {
@@ -333,7 +335,7 @@ fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
          stats_users = [\"{stats}\"]\n\
          {general}\n\
          [clusters.{CLUSTER}]\n\
-         replication = \"{replication}\"\n\
+         {replication}\
          monitor = {{ user = \"{monitor}\", password = \"{password}\", dbname = \"{DATABASE}\" }}\n\
          {marker}{cluster}\n\
          [clusters.{CLUSTER}.nodes]\n\
