@@ -102,13 +102,23 @@ pub enum ReplicationKind {
     Pglogical,
     /// Streaming replication of a physical standby.
     Physical,
+    /// BDR 3 and later, EDB Postgres Distributed.
+    Bdr,
 }
 words!(ReplicationKind {
     Auto = "auto",
     Logical = "logical",
     Pglogical = "pglogical",
     Physical = "physical",
+    Bdr = "bdr",
 });
+
+impl ReplicationKind {
+    /// Does the setting allow that kind?
+    pub fn may_be(self, kind: Self) -> bool {
+        self == Self::Auto || self == kind
+    }
+}
 
 /// Who performs `pg_promote` on a physical standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -143,7 +143,7 @@ section! {
     } {
         /// How its members replicate; `auto`: found out by asking the nodes.
         replication: ReplicationKind =
-            Kind::Choice { words: ReplicationKind::WORDS, later: &["bdr"] }, Text("auto"), Restart;
+            Kind::Choice { words: ReplicationKind::WORDS, later: &[] }, Text("auto"), Restart;
         /// Who promotes a physical standby that is to be lead: `wait` until somebody else did, or
         /// `pg_promote` it.
         promote: Promote =
@@ -175,6 +175,11 @@ section! {
         /// Table with one marker row per node, such as `public.pgsluice_marker`; empty: none,
         /// the gate nudges both nodes instead.
         marker_table: Option<String> = Kind::Relation, Text(""), Restart;
+        /// An event tells when a slot of a node, whoever it is for, keeps back more WAL than this;
+        /// 0: never.
+        slot_retained_max: Option<u64> = Kind::Size { max: 1 << 50 }, Text("10GB"), Restart;
+        /// An event tells when a node is behind another one for longer than this; 0: never.
+        replication_lag_alert: Option<Duration> = Kind::time_or_off(1), Text("1min"), Restart;
         /// How many held clients are released per millisecond; 0: all at once.
         release_per_ms: Option<u32> = Kind::Integer { min: 0, max: MANY }, Text("0"), Restart;
     }

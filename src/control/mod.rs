@@ -2,6 +2,8 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+mod bdr;
+mod catalog;
 mod child;
 pub mod coordination;
 mod director;
@@ -14,6 +16,7 @@ mod gate_lsn;
 pub mod gates;
 mod governor;
 mod hands;
+mod lag;
 mod links;
 mod members;
 mod monitor;
@@ -30,6 +33,7 @@ mod report;
 mod requests;
 pub mod switchover;
 mod verdict;
+mod watchkeeper;
 
 pub use director::{Director, Setup};
 pub use record::Record;

@@ -155,6 +155,7 @@ cluster = "c"
             in_recovery: None,
             lsn: None,
             probe_us: None,
+            bdr: None,
         }
     }
 
@@ -174,6 +175,7 @@ cluster = "c"
                 node("n3", "10.0.0.3", 5432),
             ],
             links: Vec::new(),
+            slots: Vec::new(),
         }
     }
 

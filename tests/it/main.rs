@@ -7,6 +7,7 @@ mod harness;
 
 mod abort;
 mod bad_input;
+mod bdr;
 mod cancel;
 mod console;
 mod console_cluster;

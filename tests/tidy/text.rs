@@ -11,7 +11,10 @@ pub(crate) const PURE: &[&str] = &[
     "src/auth/scram",
     "src/pool/gate",
     "src/relay/txn",
+    "src/control/lag",
+    "src/control/links",
     "src/control/verdict",
+    "src/control/watchkeeper",
     "src/control/switchover",
 ];
 

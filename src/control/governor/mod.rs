@@ -17,6 +17,7 @@ use super::members::Members;
 use super::monitor::Observation;
 use super::record::Record;
 use super::verdict::{Stance, first_lead, stance};
+use super::watchkeeper::{Thresholds, Watchkeeper};
 use super::{Outcome, Refusal, Report, SwitchoverRequest};
 use crate::cluster::{ClusterView, Epoch, Observed, OperationView, Wanted};
 use crate::config::{EventKind, NodeName};
@@ -90,6 +91,7 @@ pub(super) struct Governor {
     operations: JoinSet<Ended>,
     dry_runs: JoinSet<()>,
     all_down: bool,
+    watchkeeper: Watchkeeper,
     /// When the last operation ended.
     decided_at: Option<Instant>,
 }
@@ -104,6 +106,7 @@ impl Governor {
     ) -> Self {
         out.gates.hold(&members.config.name, HoldOwner::NoLead);
         Self {
+            watchkeeper: Watchkeeper::new(Thresholds::of(&members.config)),
             members,
             record,
             out,
@@ -143,6 +146,14 @@ impl Governor {
                 self.take_stance();
             }
             self.publish();
+            self.tell_of_replication();
+        }
+    }
+
+    fn tell_of_replication(&mut self) {
+        let view = Arc::clone(&self.out.view.borrow());
+        for found in self.watchkeeper.note(&view, Instant::now().into_std()) {
+            self.tell(found.kind, Some(&found.node), found.success, found.detail);
         }
     }
 
