@@ -4,7 +4,7 @@
 //! [`Reports`] and never calls the control plane.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -114,6 +114,8 @@ pub struct LinkView {
     pub replay_lsn: Option<Lsn>,
     /// Bytes not yet replayed.
     pub lag_bytes: Option<u64>,
+    /// The same in time; `None`: not known.
+    pub lag: Option<Duration>,
     /// WAL that the slot keeps back, in bytes.
     pub retained_bytes: Option<u64>,
 }

@@ -282,6 +282,7 @@ fn link_view(
         sent_lsn: lsn,
         replay_lsn: sender.replay,
         lag_bytes: behind(sender.replay),
+        lag: None,
         retained_bytes: behind(sender.restart),
     }
 }

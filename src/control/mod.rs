@@ -24,6 +24,7 @@ mod record;
 mod replication;
 mod report;
 mod requests;
+mod routing;
 pub mod switchover;
 mod verdict;
 

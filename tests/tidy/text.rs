@@ -9,8 +9,11 @@ pub(crate) const PURE: &[&str] = &[
     "src/config",
     "src/auth/scram",
     "src/pool/gate",
+    "src/pool/route",
+    "src/pool/balance",
     "src/relay/txn",
     "src/control/verdict",
+    "src/control/routing",
     "src/control/switchover",
 ];
 

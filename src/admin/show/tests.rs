@@ -74,6 +74,7 @@ fn a_node_shows_its_lag_behind_the_lead() {
         sent_lsn: None,
         replay_lsn: None,
         lag_bytes: Some(lag),
+        lag: None,
         retained_bytes: None,
     };
     let view = ClusterView {

@@ -16,6 +16,7 @@ use super::gates::{Gates, Opening};
 use super::members::Members;
 use super::monitor::Observation;
 use super::record::Record;
+use super::routing::Routing;
 use super::verdict::{Stance, first_lead, stance};
 use super::{Outcome, Refusal, Report, SwitchoverRequest};
 use crate::cluster::{ClusterView, Epoch, Observed, OperationView, Wanted};
@@ -92,6 +93,7 @@ pub(super) struct Governor {
     all_down: bool,
     /// When the last operation ended.
     decided_at: Option<Instant>,
+    routing: Routing,
 }
 
 impl Governor {
@@ -115,6 +117,7 @@ impl Governor {
             dry_runs: JoinSet::new(),
             all_down: false,
             decided_at: None,
+            routing: Routing::default(),
         }
     }
 
@@ -301,7 +304,7 @@ impl Governor {
         self.gate = next;
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let operation = self.running.as_ref().map(|running| {
             let mut view = running.view.clone();
             if let Outcome::Running { phase } = running.progress.borrow().outcome {
@@ -314,6 +317,12 @@ impl Governor {
             self.out.operation.send_replace(Some(report));
         }
         let view = self.members.view(self.record.as_ref(), operation);
+        let config = &self.members.config;
+        let nodes = self.members.nodes.iter().map(|member| &member.config);
+        let routes = self
+            .routing
+            .routes(&view, config, nodes, Instant::now().into_std());
+        self.out.gates.publish_routes(&config.name, routes);
         self.out.view.send_if_modified(|shown| {
             let modified = **shown != view;
             if modified {
