@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::Kind;
 use super::mistake::{join, nearest};
-use super::{Candidate, ClusterName, Config, Listen, NodeConfig};
+use super::{Candidate, ClusterName, Config, Listen, NodeConfig, route_rules};
 
 /// Databases that are the console itself.
 const RESERVED: &[&str] = &["pgsluice", "pgbouncer"];
@@ -51,6 +51,7 @@ pub(super) fn broken(config: &Config, declared: &BTreeSet<String>) -> Vec<Broken
             found.push((path, what));
         }
     }
+    route_rules::broken(config, &mut found);
     found
 }
 

@@ -31,6 +31,7 @@ mod record;
 mod replication;
 mod report;
 mod requests;
+mod routing;
 pub mod switchover;
 mod verdict;
 mod watchkeeper;

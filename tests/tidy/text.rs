@@ -10,11 +10,14 @@ pub(crate) const PURE: &[&str] = &[
     "src/config",
     "src/auth/scram",
     "src/pool/gate",
+    "src/pool/route",
+    "src/pool/balance",
     "src/relay/txn",
     "src/control/lag",
     "src/control/links",
     "src/control/verdict",
     "src/control/watchkeeper",
+    "src/control/routing",
     "src/control/switchover",
 ];
 

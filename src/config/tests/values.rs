@@ -313,6 +313,9 @@ fn every_row_works() {
             for part in path {
                 section = &mut section[part];
             }
+            if row.key.starts_with("read_") || row.key == "balance" {
+                section["route"] = toml_edit::value("read");
+            }
             section[row.key] = if row.kind.is_textual() {
                 toml_edit::value(text)
             } else {
