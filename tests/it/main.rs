@@ -16,6 +16,7 @@ mod drivers;
 mod front;
 mod oracle;
 mod pooling;
+mod replication;
 mod servers;
 mod signals;
 mod switchover;
