@@ -383,3 +383,36 @@ async fn pglogical_and_a_standby_are_shown_with_what_they_have() {
         ("n1", "n2")
     );
 }
+
+/// pglogical does not say what it has received; what it has applied is known where that is granted.
+#[tokio::test]
+async fn what_pglogical_has_applied_counts_for_the_estimate_of_a_loss() {
+    let mut pair = Pair::pglogical(PairSpec::default()).await;
+    let proxy = watch(&pair, "").await;
+    link(&proxy, &[("state", "streaming"), ("lag_seconds", "0.000")]).await;
+    let stall = pair.stall_apply("n2").await;
+    eventually("n2 is behind", async || {
+        let row = link(&proxy, &[("state", "streaming")]).await;
+        row["lag_seconds"] != "0.000"
+    })
+    .await;
+    pair.n1.kill9();
+    let sql = format!("FAILOVER {CLUSTER} TO n2");
+    let estimate = async |received: &str| {
+        eventually(&format!("received is {received}"), async || {
+            let why = refusal(&proxy, &sql).await.unwrap_err();
+            why.contains("the target may lack")
+                && why.contains(&format!("received by it {received}"))
+        })
+        .await;
+    };
+    estimate("unknown").await;
+    pair.n2
+        .query(&format!(
+            "GRANT EXECUTE ON FUNCTION pg_replication_origin_progress(text, boolean) TO {}",
+            MONITOR.user
+        ))
+        .await;
+    estimate("0/").await;
+    stall.end().await;
+}
