@@ -4,6 +4,7 @@
 
 mod bdr;
 mod catalog;
+mod child;
 pub mod coordination;
 mod director;
 mod driver;
@@ -20,6 +21,8 @@ mod links;
 mod members;
 mod monitor;
 mod node_link;
+pub mod notify;
+mod placeholders;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod preflight;
@@ -28,6 +31,7 @@ mod record;
 mod replication;
 mod report;
 mod requests;
+mod routing;
 pub mod switchover;
 mod verdict;
 mod watchkeeper;

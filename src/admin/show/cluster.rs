@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::Console;
-use super::super::civil::utc;
 use super::super::operation::summary;
 use super::{Col, int4, int8, maybe, millis, seconds, signed, text};
+use crate::civil::utc;
 use crate::cluster::{
     BdrView, ClusterView, LinkView, NodeView, Observed, Role, SlotOwner, SlotView, Wanted,
 };

@@ -1,6 +1,7 @@
 //! SHOW: every table with its columns. A column is declared once: name, type, and where the value
 //! comes from. PgBouncer's columns come first, in its order and of its types; ours follow.
 
+mod absent;
 mod cluster;
 mod pooler;
 mod stats;
@@ -205,11 +206,11 @@ pub(super) const TABLES: &[Table] = &[
     table!("STATE", [pooler::STATE], pooler::state),
     table!("VERSION", [pooler::VERSION_COLUMN], pooler::version),
     // PgBouncer's tables about things that do not exist here: tools that ask get no rows.
-    table!("MEM", [pooler::MEM], pooler::nothing),
-    table!("PEERS", [pooler::PEERS], pooler::nothing),
-    table!("PEER_POOLS", [pooler::PEER_POOLS], pooler::nothing),
-    table!("DNS_HOSTS", [pooler::DNS_HOSTS], pooler::nothing),
-    table!("DNS_ZONES", [pooler::DNS_ZONES], pooler::nothing),
+    table!("MEM", [absent::MEM], absent::nothing),
+    table!("PEERS", [absent::PEERS], absent::nothing),
+    table!("PEER_POOLS", [absent::PEER_POOLS], absent::nothing),
+    table!("DNS_HOSTS", [absent::DNS_HOSTS], absent::nothing),
+    table!("DNS_ZONES", [absent::DNS_ZONES], absent::nothing),
 ];
 
 #[cfg(test)]

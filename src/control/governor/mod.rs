@@ -16,6 +16,7 @@ use super::gates::{Gates, Opening};
 use super::members::Members;
 use super::monitor::Observation;
 use super::record::Record;
+use super::routing::Routing;
 use super::verdict::{Stance, first_lead, stance};
 use super::watchkeeper::{Thresholds, Watchkeeper};
 use super::{Outcome, Refusal, Report, SwitchoverRequest};
@@ -94,6 +95,7 @@ pub(super) struct Governor {
     watchkeeper: Watchkeeper,
     /// When the last operation ended.
     decided_at: Option<Instant>,
+    routing: Routing,
 }
 
 impl Governor {
@@ -118,6 +120,7 @@ impl Governor {
             dry_runs: JoinSet::new(),
             all_down: false,
             decided_at: None,
+            routing: Routing::default(),
         }
     }
 
@@ -317,7 +320,7 @@ impl Governor {
         self.gate = next;
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let operation = self.running.as_ref().map(|running| {
             let mut view = running.view.clone();
             if let Outcome::Running { phase } = running.progress.borrow().outcome {
@@ -330,6 +333,12 @@ impl Governor {
             self.out.operation.send_replace(Some(report));
         }
         let view = self.members.view(self.record.as_ref(), operation);
+        let config = &self.members.config;
+        let nodes = self.members.nodes.iter().map(|member| &member.config);
+        let routes = self
+            .routing
+            .routes(&view, config, nodes, Instant::now().into_std());
+        self.out.gates.publish_routes(&config.name, routes);
         self.out.view.send_if_modified(|shown| {
             let modified = **shown != view;
             if modified {
