@@ -98,7 +98,7 @@ async fn dry_run(proxy: &Proxy) -> Result<Vec<NamedRow>, String> {
 
 #[tokio::test]
 async fn a_group_is_found_and_shown_as_it_names_itself() {
-    let pair = pair().await;
+    let mut pair = pair().await;
     let proxy = proxy(&pair).await;
     for link in both_stream(&proxy).await {
         let from = &link["source"];
@@ -153,6 +153,16 @@ async fn a_group_is_found_and_shown_as_it_names_itself() {
     for node in pair.nodes() {
         assert_eq!(noise(node), Vec::<String>::new());
     }
+
+    // What beta has received and applied of alpha is asked of beta.
+    pair.n1.kill9();
+    let sql = format!("FAILOVER {CLUSTER} TO n2 ACCEPT LOSS");
+    eventually("the failover is accepted", async || {
+        proxy.admin(&sql).await.is_ok()
+    })
+    .await;
+    assert_eq!(proxy.lead().await.as_deref(), Some("n2"));
+    assert_eq!(noise(&pair.n2), Vec::<String>::new());
 }
 
 #[tokio::test]

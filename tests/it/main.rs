@@ -18,6 +18,7 @@ mod front;
 mod lab;
 mod oracle;
 mod pooling;
+mod replication;
 mod servers;
 mod signals;
 mod switchover;
