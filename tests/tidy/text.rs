@@ -12,6 +12,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/pool/route",
     "src/pool/balance",
     "src/relay/txn",
+    "src/relay/guard",
     "src/control/verdict",
     "src/control/routing",
     "src/control/switchover",
