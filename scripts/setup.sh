@@ -36,6 +36,8 @@ has_pglogical() {
     test -e "$libdir/pglogical.so"
 }
 
+has_faketime() { ls /usr/lib/*/faketime/libfaketime.so.1; }
+
 has_venv() { python3 -c 'import venv, ensurepip'; }
 
 need_toolchain() {
@@ -61,6 +63,13 @@ need_drivers() {
     need default-jdk-headless have javac
     need libpostgresql-jdbc-java test -e "$JDBC_JAR"
     need libhikaricp-java test -e "$HIKARI_JAR"
+}
+
+# What the test lab breaks networks, disks and clocks with.
+need_faults() {
+    need nftables test -x /usr/sbin/nft
+    need mount have mount
+    need libfaketime has_faketime
 }
 
 need_peers() {
@@ -187,7 +196,7 @@ main() {
         need_toolchain && need_postgres && install_missing
         ;;
     test)
-        need_toolchain && need_postgres && need_drivers && install_missing
+        need_toolchain && need_postgres && need_drivers && need_faults && install_missing
         fetch_pg17 && make_venv && make_node_modules
         ;;
     check)

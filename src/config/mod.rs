@@ -1,6 +1,9 @@
 //! Text → one immutable, checked [`Config`]. Pure: reading the file is the caller's business.
 
+mod command;
 mod diff;
+mod event_filter;
+mod event_kind;
 mod field;
 mod kind;
 mod mistake;
@@ -11,10 +14,15 @@ mod route_rules;
 mod row;
 mod rules;
 mod settings;
+mod shell_words;
 mod show;
 mod toml;
+mod units;
 
+pub use command::{CommandLine, CommandTemplate, Placeholder};
 pub use diff::{Diff, diff};
+pub use event_filter::EventFilter;
+pub use event_kind::EventKind;
 pub use kind::parse_time;
 pub use mistake::{Mistake, nearest};
 pub use names::{ClusterName, DatabaseName, NodeName, UserName};
@@ -95,13 +103,23 @@ pub enum ReplicationKind {
     Pglogical,
     /// Streaming replication of a physical standby.
     Physical,
+    /// BDR 3 and later, EDB Postgres Distributed.
+    Bdr,
 }
 words!(ReplicationKind {
     Auto = "auto",
     Logical = "logical",
     Pglogical = "pglogical",
     Physical = "physical",
+    Bdr = "bdr",
 });
+
+impl ReplicationKind {
+    /// Does the setting allow that kind?
+    pub fn may_be(self, kind: Self) -> bool {
+        self == Self::Auto || self == kind
+    }
+}
 
 /// Who performs `pg_promote` on a physical standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

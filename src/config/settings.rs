@@ -9,8 +9,8 @@ use super::kind::{Bare, Kind};
 use super::names::{ClusterName, DatabaseName, NodeName, UserName};
 use super::row::{Fallback, Reload, Row, Section, Setting, Values, section};
 use super::{
-    AuthType, Balance, Candidate, FailoverPolicy, LogLevel, OnDrainTimeout, PoolMode, Promote,
-    ReadFallback, ReplicationKind, Route, Secret,
+    AuthType, Balance, Candidate, CommandTemplate, EventFilter, FailoverPolicy, LogLevel,
+    OnDrainTimeout, PoolMode, Promote, ReadFallback, ReplicationKind, Route, Secret,
 };
 
 use Fallback::{Required, Text, Unset};
@@ -118,6 +118,16 @@ section! {
         /// How long `SHUTDOWN WAIT_FOR_CLIENTS` or `WAIT_FOR_SERVERS` may take before the rest is
         /// closed; off: no bound. Under Kubernetes, less than the grace period.
         shutdown_timeout: Option<Duration> = Kind::time_or_off(1), Text("0"), Live;
+        /// Program that is run at events, one run after another, without a shell. `%n` stands for
+        /// the node's id, `%e` for the event, `%s` for its success (1 or 0), `%t` for its time, `%d`
+        /// for its detail, `%c` for the conninfo and `%a` for the name of the next available node,
+        /// `%p` for the id of the lead before, `%%` for `%`. It is shown in `SHOW CONFIG`: a
+        /// secret belongs into the program. See [events](events.md).
+        event_notification_command: Option<CommandTemplate> = Kind::Command, Text(""), Live;
+        /// Events at which it is run, by our names or by repmgr's; empty: all.
+        event_notifications: EventFilter = Kind::Events, Text(""), Live;
+        /// When it has not ended by then, it is killed with all that it started.
+        event_notification_timeout: Duration = Kind::time(1), Text("30s"), Live;
         /// Where this instance stands. Clients of `route = "read"` and `route = "any"` get a node of
         /// the same datacenter, and one of another only when no node is left here. Empty: all nodes
         /// are equally near.
@@ -137,7 +147,7 @@ section! {
     } {
         /// How its members replicate; `auto`: found out by asking the nodes.
         replication: ReplicationKind =
-            Kind::Choice { words: ReplicationKind::WORDS, later: &["bdr"] }, Text("auto"), Restart;
+            Kind::Choice { words: ReplicationKind::WORDS, later: &[] }, Text("auto"), Restart;
         /// Who promotes a physical standby that is to be lead: `wait` until somebody else did, or
         /// `pg_promote` it.
         promote: Promote =
@@ -169,6 +179,11 @@ section! {
         /// Table with one marker row per node, such as `public.pgsluice_marker`; empty: none,
         /// the gate nudges both nodes instead.
         marker_table: Option<String> = Kind::Relation, Text(""), Restart;
+        /// An event tells when a slot of a node, whoever it is for, keeps back more WAL than this;
+        /// 0: never.
+        slot_retained_max: Option<u64> = Kind::Size { max: 1 << 50 }, Text("10GB"), Restart;
+        /// An event tells when a node is behind another one for longer than this; 0: never.
+        replication_lag_alert: Option<Duration> = Kind::time_or_off(1), Text("1min"), Restart;
         /// How many held clients are released per millisecond; 0: all at once.
         release_per_ms: Option<u32> = Kind::Integer { min: 0, max: MANY }, Text("0"), Restart;
         /// A node that has just come up gets its share of new sessions of `route = "read"` and
@@ -203,6 +218,9 @@ section! {
         port: u16 = PORT, Text("5432"), Restart;
         /// Higher is preferred as lead.
         priority: i32 = Kind::Integer { min: -MANY, max: MANY }, Text("100"), Restart;
+        /// What the notification command gets for `%n`; unique in the cluster. Without it a node that
+        /// is added in the middle of the file changes the ids of those after it.
+        id: u32 = Kind::Integer { min: 1, max: MANY }, Unset("its place in the file, from 1 on"), Restart;
         /// May it become lead? `auto`: by switchover and failover; `manual`: only when an operator
         /// names it; `never`: it is a logical standby or a witness.
         candidate: Candidate =

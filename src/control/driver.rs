@@ -12,11 +12,11 @@ use super::failover::Terms;
 use super::gates::{Gates, Opening};
 use super::hands::{self, Hands, Outcome as TaskEnd, Prepared};
 use super::record::Record;
-use super::report::{first_report, new_record, news_of, summary};
+use super::report::{aborted, completed, first_report, new_record, refused, summary};
 use super::switchover::{Action, Answer, End, Event, Kind, Machine, Plan, Task, Ticket};
 use super::{Outcome, Refusal, Report};
 use crate::cluster::Epoch;
-use crate::config::{ClusterConfig, NodeConfig};
+use crate::config::{ClusterConfig, EventKind, NodeConfig};
 use crate::pool::{HoldOwner, Released};
 use crate::relay::StopReason;
 
@@ -233,7 +233,7 @@ impl Driver {
                 Action::Resume => self.resume(),
                 Action::Adopt => self.adopt = true,
                 Action::Warn(text) => {
-                    self.tell("operation_slow", false, text.clone());
+                    self.tell(EventKind::OperationSlow, false, text.clone());
                     self.report.warnings.push(text);
                 }
                 Action::Report => {}
@@ -356,11 +356,11 @@ impl Driver {
         });
     }
 
-    fn tell(&self, kind: &str, success: bool, detail: String) {
+    fn tell(&self, kind: EventKind, success: bool, detail: String) {
         self.operation.journal.tell(News {
             cluster: Some(self.operation.config.name.clone()),
             node: Some(self.operation.plan.to.clone()),
-            kind: kind.to_owned(),
+            kind,
             success,
             detail,
         });
@@ -372,18 +372,18 @@ impl Driver {
         let kind = self.operation.plan.kind;
         let (news, success, detail) = match &self.report.outcome {
             Outcome::Aborted { why, .. } if self.refusal.is_some() => {
-                (news_of(kind, "refused"), false, why.clone())
+                (refused(kind), false, why.clone())
             }
             Outcome::Aborted { phase, why } => {
                 let detail = format!("in {phase} after {took} ms: {why}");
-                (news_of(kind, "aborted"), false, detail)
+                (aborted(kind), false, detail)
             }
             Outcome::Completed | Outcome::Running { .. } => {
                 let detail = format!("{} in {took} ms", summary(&self.report));
-                (news_of(kind, "completed"), true, detail)
+                (completed(kind), true, detail)
             }
         };
-        self.tell(&news, success, detail);
+        self.tell(news, success, detail);
         Ended {
             report: self.report,
             record: if self.written { self.record } else { None },

@@ -13,7 +13,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Event;
-use crate::config::{ClusterName, NodeName};
+use super::notify::Outlet;
+use crate::config::{ClusterName, EventKind, NodeName};
 
 /// Events kept in memory.
 const RING: usize = 1000;
@@ -21,6 +22,8 @@ const RING: usize = 1000;
 const QUEUE: usize = 1000;
 /// `events.log` is renamed to `events.log.1` at this size.
 const ROTATE_AT: u64 = 4 << 20;
+/// Bytes of a detail that are kept. The kernel gives a program arguments of up to 128 kB.
+const DETAIL_MAX: usize = 8192;
 
 /// What is told of an event; id and time are given by the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +32,8 @@ pub struct News {
     pub cluster: Option<ClusterName>,
     /// Node it is about.
     pub node: Option<NodeName>,
-    /// e.g. `node_down`.
-    pub kind: String,
+    /// What happened.
+    pub kind: EventKind,
     /// Did it go well?
     pub success: bool,
     /// Free text.
@@ -41,6 +44,7 @@ pub struct News {
 #[derive(Debug, Clone)]
 pub struct Journal {
     inner: Arc<Inner>,
+    outlet: Option<Outlet>,
 }
 
 #[derive(Debug)]
@@ -59,11 +63,10 @@ impl Journal {
     /// Goes on where the file in `state_dir` ends.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join("events.log");
-        let mut events = VecDeque::new();
+        let (mut events, mut next_id) = (VecDeque::new(), 1);
         for file in [rotated(&path), path.clone()] {
-            read_events(&file, &mut events)?;
+            read_events(&file, &mut events, &mut next_id)?;
         }
-        let next_id = events.back().map_or(1, |e: &Event| e.id + 1);
         let file = append_to(&path)?;
         let (sender, receiver) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -85,6 +88,16 @@ impl Journal {
         let ring = Mutex::new(Ring { events, next_id });
         Self {
             inner: Arc::new(Inner { ring, writer }),
+            outlet: None,
+        }
+    }
+
+    /// The same journal, whose events also go to the notification command.
+    #[must_use]
+    pub fn notifying(self, outlet: Outlet) -> Self {
+        Self {
+            outlet: Some(outlet),
+            ..self
         }
     }
 
@@ -102,9 +115,9 @@ impl Journal {
             node: news.node,
             kind: news.kind,
             success: news.success,
-            detail: news.detail,
+            detail: one_line(&news.detail),
         };
-        ring.next_id += 1;
+        ring.next_id = ring.next_id.saturating_add(1);
         log(&event);
         if let Some((sender, _)) = &self.inner.writer
             && sender.try_send(print_event(&event)).is_err()
@@ -113,6 +126,10 @@ impl Journal {
                 id = event.id,
                 "event was not written to events.log: the disk is slow"
             );
+        }
+        if let Some(outlet) = &self.outlet {
+            // While the ring is locked: events are told in the order of their ids.
+            outlet.offer(&event);
         }
         if ring.events.len() >= RING {
             ring.events.pop_front();
@@ -177,7 +194,8 @@ fn rotated(path: &Path) -> PathBuf {
 }
 
 /// A line that was cut by a crash, or is foreign, is skipped: events inform, they decide nothing.
-fn read_events(path: &Path, events: &mut VecDeque<Event>) -> io::Result<()> {
+/// One of a kind that this version does not know is skipped too, but its id is not given again.
+fn read_events(path: &Path, events: &mut VecDeque<Event>, next_id: &mut u64) -> io::Result<()> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -185,7 +203,11 @@ fn read_events(path: &Path, events: &mut VecDeque<Event>) -> io::Result<()> {
     };
     for line in BufReader::new(file).split(b'\n') {
         let line = line?;
-        let Some(event) = std::str::from_utf8(&line).ok().and_then(parse_event) else {
+        let Some((id, event)) = std::str::from_utf8(&line).ok().and_then(parse_event) else {
+            continue;
+        };
+        *next_id = id.saturating_add(1);
+        let Some(event) = event else {
             continue;
         };
         if events.len() >= RING {
@@ -205,35 +227,42 @@ fn print_event(event: &Event) -> String {
         "{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
         event.id,
         time.as_millis(),
-        one_field(cluster),
-        one_field(node),
+        one_line(cluster),
+        one_line(node),
         event.kind,
         if event.success { 't' } else { 'f' },
-        one_field(&event.detail)
+        event.detail
     )
 }
 
-fn parse_event(line: &str) -> Option<Event> {
+/// The line's id, and its event where the kind is known. `None`: it is no such line.
+fn parse_event(line: &str) -> Option<(u64, Option<Event>)> {
     let mut fields = line.split('\t');
     let id = fields.next()?.parse().ok()?;
     let millis: u64 = fields.next()?.parse().ok()?;
     let (cluster, node) = (fields.next()?, fields.next()?);
-    let kind = fields.next()?.to_owned();
+    let kind = EventKind::from_word(fields.next()?);
     let success = fields.next()? == "t";
-    Some(Event {
+    let detail = fields.next()?.to_owned();
+    let event = kind.map(|kind| Event {
         id,
         time: UNIX_EPOCH + Duration::from_millis(millis.min(1 << 50)),
         cluster: (!cluster.is_empty()).then(|| ClusterName::new(cluster)),
         node: (!node.is_empty()).then(|| NodeName::new(node)),
         kind,
         success,
-        detail: fields.next()?.to_owned(),
-    })
+        detail,
+    });
+    Some((id, event))
 }
 
-/// Control characters would break the line; people read spaces just as well.
-fn one_field(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), " ")
+/// Control characters would break a line of the file, and an argument; people read spaces just as
+/// well.
+fn one_line(text: &str) -> String {
+    let mut line = text.replace(|c: char| c.is_control(), " ");
+    let end = line.floor_char_boundary(DETAIL_MAX);
+    line.truncate(end);
+    line
 }
 
 #[cfg(test)]
@@ -249,7 +278,7 @@ mod tests {
         News {
             cluster: Some(ClusterName::new("c")),
             node: None,
-            kind: "test".to_owned(),
+            kind: EventKind::NodeUp,
             success: true,
             detail: detail.to_owned(),
         }
@@ -261,15 +290,30 @@ mod tests {
         let journal = Journal::open(dir.path()).unwrap();
         journal.tell(news("one\tof\ntwo"));
         journal.tell(news("two"));
+        let long = "ä".repeat(DETAIL_MAX);
+        journal.tell(news(&long));
+        assert_eq!(journal.latest().pop().unwrap().detail.len(), DETAIL_MAX);
         drop(journal);
         let mut file = append_to(&dir.path().join("events.log")).unwrap();
-        file.write_all(b"3\t17").unwrap();
+        file.write_all(b"4\t17").unwrap();
         file.write_all(b"\xFF\n").unwrap();
         let journal = Journal::open(dir.path()).unwrap();
-        journal.tell(news("three"));
+        journal.tell(news("four"));
         let all = journal.latest();
+        let cut = &long[..DETAIL_MAX];
         let seen: Vec<_> = all.iter().map(|e| (e.id, e.detail.as_str())).collect();
-        assert_eq!(seen, [(1, "one of two"), (2, "two"), (3, "three")]);
+        assert_eq!(seen, [(1, "one of two"), (2, "two"), (3, cut), (4, "four")]);
+    }
+
+    #[test]
+    fn an_event_of_a_newer_version_is_skipped_and_its_id_is_not_given_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.log");
+        fs::write(&path, "7\t17\tc\tn1\tnode_upside_down\tt\tx\n").unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        journal.tell(news("next"));
+        let ids: Vec<_> = journal.latest().iter().map(|e| e.id).collect();
+        assert_eq!(ids, [8]);
     }
 
     #[test]

@@ -5,18 +5,15 @@ use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
-use super::facts::{NodeFacts, Sender};
+use super::facts::NodeFacts;
 use super::failover::LastSeen;
+use super::lag::Positions;
+use super::links::{HIDDEN, bdr_view, links, links_between, slots};
 use super::monitor::Observation;
 use super::record::Record;
-use super::replication::{Consumer, LinkKind};
 use super::verdict::{Follows, Health, Nominee, follower};
-use crate::cluster::{ClusterView, LinkView, NodeView, Observed, OperationView, Role, Wanted};
+use crate::cluster::{ClusterView, NodeView, Observed, OperationView, Role, Wanted};
 use crate::config::{Candidate, ClusterConfig, NodeConfig, NodeName};
-use crate::lsn::Lsn;
-
-/// State of a link that our role may not see (it lacks `pg_monitor`).
-const HIDDEN: &str = "hidden";
 
 /// One node.
 #[derive(Debug)]
@@ -29,6 +26,8 @@ pub(super) struct Member {
     pub health: Health,
     /// What it told last; kept when it goes down.
     pub facts: Option<NodeFacts>,
+    /// Where its WAL was when.
+    pub positions: Positions,
     /// With replication taken into account.
     pub observed: Observed,
     /// Since when.
@@ -47,6 +46,7 @@ impl Member {
             wanted,
             health: Health::default(),
             facts: None,
+            positions: Positions::default(),
             observed: Observed::Unknown,
             since: SystemTime::now(),
             reason: String::new(),
@@ -92,8 +92,11 @@ impl Members {
             return Vec::new();
         };
         member.health.note(observation.seen, fall, rise);
-        if observation.facts.is_some() {
-            member.facts = observation.facts;
+        if let Some(facts) = observation.facts {
+            if let Some(lsn) = facts.lsn {
+                member.positions.note(observation.began.into_std(), lsn);
+            }
+            member.facts = Some(facts);
         }
         let states: Vec<(Observed, String)> =
             self.nodes.iter().map(|m| self.state_of(m, lead)).collect();
@@ -176,6 +179,11 @@ impl Members {
             lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
             confirmed: link.as_ref().and_then(|l| l.replay_lsn),
             slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
+            origin: lead
+                .facts
+                .as_ref()
+                .and_then(|f| f.bdr.as_ref())
+                .map(|node| node.name.clone()),
         }
     }
 
@@ -186,16 +194,6 @@ impl Members {
         operation: Option<OperationView>,
     ) -> ClusterView {
         let lead = record.map(|r| &r.node);
-        let mut links = Vec::new();
-        for from in &self.nodes {
-            for to in self
-                .nodes
-                .iter()
-                .filter(|to| to.config.name != from.config.name)
-            {
-                links.extend(links_between(from, to));
-            }
-        }
         ClusterView {
             name: self.config.name.clone(),
             epoch: record.map(|r| r.epoch).unwrap_or_default(),
@@ -205,7 +203,8 @@ impl Members {
             previous: record.and_then(|r| r.previous.clone()),
             operation,
             nodes: self.nodes.iter().map(|m| node_view(m, lead)).collect(),
-            links,
+            links: links(&self.nodes),
+            slots: slots(&self.nodes),
         }
     }
 }
@@ -232,57 +231,7 @@ fn node_view(member: &Member, lead: Option<&NodeName>) -> NodeView {
         system_identifier: facts.and_then(|f| f.system_identifier),
         in_recovery: facts.map(|f| f.in_recovery),
         lsn: facts.and_then(|f| f.lsn),
+        bdr: facts.and_then(bdr_view),
         probe_us: facts.map(|f| u64::try_from(f.took.as_micros()).unwrap_or(u64::MAX)),
-    }
-}
-
-/// A slot at one node and a consumer at the other that names it.
-fn links_between(from: &Member, to: &Member) -> Vec<LinkView> {
-    let (Some(origin), Some(target)) = (&from.facts, &to.facts) else {
-        return Vec::new();
-    };
-    let mut links = Vec::new();
-    for consumer in target.consumers.iter().flatten() {
-        for sender in origin.senders.iter().filter(|s| belongs(s, consumer)) {
-            links.push(link_view((from, to), consumer, sender, origin.lsn));
-        }
-    }
-    links
-}
-
-fn belongs(sender: &Sender, consumer: &Consumer) -> bool {
-    match &consumer.slot {
-        Some(slot) => sender.slot.as_ref() == Some(slot),
-        None => consumer.kind == LinkKind::Physical && sender.slot.is_none(),
-    }
-}
-
-fn link_view(
-    (from, to): (&Member, &Member),
-    consumer: &Consumer,
-    sender: &Sender,
-    lsn: Option<Lsn>,
-) -> LinkView {
-    let behind = |earlier: Option<Lsn>| match (lsn, earlier) {
-        (Some(lsn), Some(earlier)) => Some(lsn.bytes_since(earlier)),
-        _ => None,
-    };
-    let state = match &sender.state {
-        Some(state) => state.clone(),
-        None if !consumer.enabled => "disabled".to_owned(),
-        None if sender.active => HIDDEN.to_owned(),
-        None => "disconnected".to_owned(),
-    };
-    LinkView {
-        from: from.config.name.clone(),
-        to: to.config.name.clone(),
-        kind: consumer.kind.name(),
-        slot: sender.slot.clone().unwrap_or_default(),
-        state,
-        sent_lsn: lsn,
-        replay_lsn: sender.replay,
-        lag_bytes: behind(sender.replay),
-        lag: None,
-        retained_bytes: behind(sender.restart),
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+mod bdr;
+mod catalog;
+mod child;
 pub mod coordination;
 mod director;
 mod driver;
@@ -13,9 +16,13 @@ mod gate_lsn;
 pub mod gates;
 mod governor;
 mod hands;
+mod lag;
+mod links;
 mod members;
 mod monitor;
 mod node_link;
+pub mod notify;
+mod placeholders;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod preflight;
@@ -27,6 +34,7 @@ mod requests;
 mod routing;
 pub mod switchover;
 mod verdict;
+mod watchkeeper;
 
 pub use director::{Director, Setup};
 pub use record::Record;
@@ -41,7 +49,7 @@ use self::director::ClusterHandle;
 use self::events::Journal;
 use self::governor::{Command, Reply};
 use crate::cluster::{ClusterView, Epoch, ViewReader, Wanted};
-use crate::config::{ClusterName, NodeName, OnDrainTimeout};
+use crate::config::{ClusterName, EventKind, NodeName, OnDrainTimeout};
 use crate::pool::Blocker;
 
 /// Asks the Director. Cheap to clone.
@@ -145,8 +153,8 @@ pub struct Event {
     pub cluster: Option<ClusterName>,
     /// Node it is about.
     pub node: Option<NodeName>,
-    /// e.g. `node_down`, `switchover_completed`.
-    pub kind: String,
+    /// What happened.
+    pub kind: EventKind,
     /// Did it go well?
     pub success: bool,
     /// Free text.

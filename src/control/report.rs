@@ -6,6 +6,7 @@ use super::driver::Operation;
 use super::record::Record;
 use super::switchover::Kind;
 use super::{Outcome, Report};
+use crate::config::EventKind;
 
 /// What is known before anything was done.
 pub(super) fn first_report(operation: &Operation) -> Report {
@@ -27,9 +28,28 @@ pub(super) fn first_report(operation: &Operation) -> Report {
     }
 }
 
-/// e.g. `switchover_completed`.
-pub(super) fn news_of(kind: Kind, end: &str) -> String {
-    format!("{}_{end}", kind.name())
+/// The event of its success.
+pub(super) fn completed(kind: Kind) -> EventKind {
+    match kind {
+        Kind::Switchover => EventKind::SwitchoverCompleted,
+        Kind::Failover => EventKind::FailoverCompleted,
+    }
+}
+
+/// The event of its being given up.
+pub(super) fn aborted(kind: Kind) -> EventKind {
+    match kind {
+        Kind::Switchover => EventKind::SwitchoverAborted,
+        Kind::Failover => EventKind::FailoverAborted,
+    }
+}
+
+/// The event of its not being begun.
+pub(super) fn refused(kind: Kind) -> EventKind {
+    match kind {
+        Kind::Switchover => EventKind::SwitchoverRefused,
+        Kind::Failover => EventKind::FailoverRefused,
+    }
 }
 
 pub(super) fn new_record(operation: &Operation) -> Record {

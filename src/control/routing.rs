@@ -41,7 +41,7 @@ impl Routing {
                 .nodes
                 .iter()
                 .find(|one| one.node.name == config.name);
-            let (reads, behind) = reads(view, seen, before);
+            let (reads, behind) = reads(view, seen, before, now);
             let same = before
                 .map(|one| &one.node)
                 .filter(|node| ***node == *config);
@@ -94,7 +94,12 @@ fn hindrance(node: &NodeView) -> Option<Standing> {
     }
 }
 
-fn reads(view: &ClusterView, node: &NodeView, before: Option<&RouteNode>) -> (Standing, Behind) {
+fn reads(
+    view: &ClusterView,
+    node: &NodeView,
+    before: Option<&RouteNode>,
+    now: Instant,
+) -> (Standing, Behind) {
     if let Some(hindrance) = hindrance(node) {
         return (hindrance, Behind::default());
     }
@@ -106,7 +111,7 @@ fn reads(view: &ClusterView, node: &NodeView, before: Option<&RouteNode>) -> (St
     match (lead, before) {
         (None, _) => unfit("has no lead to follow".to_owned()),
         (Some(lead), _) if lead.observed == Observed::Up => {
-            match behind(view, &lead.name, &node.name) {
+            match behind(view, (&lead.name, &node.name), now) {
                 Ok(behind) => (Standing::Fit, behind),
                 Err(state) => unfit(state),
             }
@@ -125,7 +130,11 @@ fn reads(view: &ClusterView, node: &NodeView, before: Option<&RouteNode>) -> (St
 
 /// By the link from the lead, or through one node between where there is none. What the lead itself
 /// says of a broken link is worth nothing: its figures stand still.
-fn behind(view: &ClusterView, lead: &NodeName, node: &NodeName) -> Result<Behind, String> {
+fn behind(
+    view: &ClusterView,
+    (lead, node): (&NodeName, &NodeName),
+    now: Instant,
+) -> Result<Behind, String> {
     let to = |node: &NodeName| {
         let node = node.clone();
         view.links.iter().filter(move |link| link.to == node)
@@ -135,7 +144,7 @@ fn behind(view: &ClusterView, lead: &NodeName, node: &NodeName) -> Result<Behind
         let state = first.state.clone();
         let streams = direct.find(|link| link.state == STREAMING);
         return match streams {
-            Some(link) => Ok(lag_of(link)),
+            Some(link) => Ok(lag_of(link, now)),
             None => Err(format!("does not replicate from the lead ({state})")),
         };
     }
@@ -144,16 +153,16 @@ fn behind(view: &ClusterView, lead: &NodeName, node: &NodeName) -> Result<Behind
         let first = to(&last.from)
             .filter(streaming)
             .find(|link| link.from == *lead)?;
-        Some(sum(&lag_of(first), &lag_of(last)))
+        Some(sum(&lag_of(first, now), &lag_of(last, now)))
     });
     ways.next()
         .ok_or_else(|| "does not replicate from the lead".to_owned())
 }
 
-fn lag_of(link: &LinkView) -> Behind {
+fn lag_of(link: &LinkView, now: Instant) -> Behind {
     Behind {
         bytes: link.lag_bytes,
-        time: link.lag,
+        time: link.behind.age(now),
     }
 }
 
@@ -183,7 +192,7 @@ mod tests {
 
     use std::time::{Duration, Instant, SystemTime};
 
-    use super::{PATIENCE, Routing, STREAMING};
+    use super::{PATIENCE, Routing};
     use crate::cluster::{ClusterView, Epoch, LinkView, NodeView, Observed, Role, Wanted};
     use crate::config::{Candidate, ClusterConfig, check};
     use crate::pool::{Routes, Standing};
@@ -216,21 +225,14 @@ mod tests {
             in_recovery: Some(false),
             lsn: None,
             probe_us: None,
+            bdr: None,
         }
     }
 
     fn link(from: &str, to: &str, lag: u64) -> LinkView {
         LinkView {
-            from: from.into(),
-            to: to.into(),
-            kind: "logical",
-            slot: String::new(),
-            state: STREAMING.to_owned(),
-            sent_lsn: None,
-            replay_lsn: None,
             lag_bytes: Some(lag),
-            lag: None,
-            retained_bytes: None,
+            ..LinkView::streaming(from, to)
         }
     }
 
@@ -250,6 +252,7 @@ mod tests {
                 node("n3", Role::Standby),
             ],
             links: vec![link("n1", "n2", 10), link("n1", "n3", 20)],
+            slots: Vec::new(),
         }
     }
 

@@ -358,6 +358,7 @@ mod tests {
             name: name.into(),
             host: "127.0.0.1".to_owned(),
             port: 5432,
+            id: 1,
             priority: 100,
             candidate: Candidate::Auto,
             weight: 100,

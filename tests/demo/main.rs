@@ -101,7 +101,7 @@ impl Show {
         let pair = Pair::pglogical(PairSpec {
             schema: ledger::schema(),
             fsync: true,
-            settings: String::new(),
+            ..PairSpec::default()
         })
         .await;
         screen.done(

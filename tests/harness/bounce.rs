@@ -1,5 +1,6 @@
 //! A TCP relay that misbehaves on demand: what lies between two machines.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What the relay does to each direction of each connection, old and new.
+/// What the relay does to a direction of each connection, old and new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weather {
     /// Passes everything on.
@@ -22,6 +23,21 @@ pub enum Weather {
     Crumbs,
     /// Accepts and reads, and passes nothing on.
     BlackHole,
+    /// Keeps what comes, and passes it on when the weather changes.
+    Held,
+    /// Passes on so many bytes of a connection, all that it had before included; then the
+    /// connection is closed, in both directions.
+    EndsAfter(usize),
+    /// Passes nothing on and tells the receiver that nothing more comes, while the other direction
+    /// goes on.
+    HalfClosed,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    ToServer,
+    ToClient,
 }
 
 /// A running relay on a port of its own.
@@ -36,7 +52,8 @@ pub struct Bounce {
 #[derive(Debug)]
 struct Road {
     target: AtomicU16,
-    weather: watch::Sender<Weather>,
+    to_server: watch::Sender<Weather>,
+    to_client: watch::Sender<Weather>,
     /// Changes whenever the connections of that moment shall be reset.
     resets: watch::Sender<u64>,
 }
@@ -48,7 +65,8 @@ impl Bounce {
         let port = listener.local_addr().expect("address").port();
         let road = Arc::new(Road {
             target: AtomicU16::new(target),
-            weather: watch::Sender::new(Weather::Clear),
+            to_server: watch::Sender::new(Weather::Clear),
+            to_client: watch::Sender::new(Weather::Clear),
             resets: watch::Sender::new(0),
         });
         let acceptor = tokio::spawn(accept(listener, Arc::clone(&road)));
@@ -73,9 +91,19 @@ impl Bounce {
         self.road.resets.send_modify(|count| *count += 1);
     }
 
-    /// Changes the weather, also for what is connected already.
+    /// Changes the weather both ways, also for what is connected already.
     pub fn set(&self, weather: Weather) {
-        self.road.weather.send_replace(weather);
+        self.set_way(Direction::ToServer, weather);
+        self.set_way(Direction::ToClient, weather);
+    }
+
+    /// Changes the weather one way.
+    pub fn set_way(&self, direction: Direction, weather: Weather) {
+        match direction {
+            Direction::ToServer => &self.road.to_server,
+            Direction::ToClient => &self.road.to_client,
+        }
+        .send_replace(weather);
     }
 }
 
@@ -109,10 +137,10 @@ async fn relay(client: TcpStream, road: Arc<Road>) {
     let (from_server, to_server) = server.into_split();
     let hangup = [linger_handle(&to_client), linger_handle(&to_server)];
     tokio::select! {
-        ((), ()) = async { tokio::join!(
-            pump(from_client, to_server, road.weather.subscribe()),
-            pump(from_server, to_client, road.weather.subscribe()),
-        ) } => {}
+        () = both(
+            pump(from_client, to_server, road.to_server.subscribe()),
+            pump(from_server, to_client, road.to_client.subscribe()),
+        ) => {}
         _ = resets.changed() => {
             // Closed with linger 0, a socket sends a reset in place of an orderly end.
             for stream in hangup.into_iter().flatten() {
@@ -129,25 +157,94 @@ fn linger_handle(half: &OwnedWriteHalf) -> Option<std::os::fd::OwnedFd> {
     stream.as_fd().try_clone_to_owned().ok()
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, weather: watch::Receiver<Weather>) {
+/// How a direction ended.
+enum End {
+    /// As its sender wished: the other direction may go on.
+    Orderly,
+    /// The connection is over.
+    Over,
+}
+
+/// Until both directions ended, or one ended both.
+async fn both(to_server: impl Future<Output = End>, to_client: impl Future<Output = End>) {
+    tokio::pin!(to_server, to_client);
+    let (end, other) = tokio::select! {
+        end = &mut to_server => (end, Direction::ToClient),
+        end = &mut to_client => (end, Direction::ToServer),
+    };
+    let _ = match (end, other) {
+        (End::Over, _) => End::Over,
+        (End::Orderly, Direction::ToClient) => to_client.await,
+        (End::Orderly, Direction::ToServer) => to_server.await,
+    };
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+) -> End {
     let mut buffer = vec![0; 16 * 1024];
-    while let Ok(count) = from.read(&mut buffer).await {
-        let now = *weather.borrow();
+    let mut passed = 0;
+    loop {
+        let count = tokio::select! {
+            count = from.read(&mut buffer) => count.unwrap_or(0),
+            () = closes(&mut weather) => 0,
+        };
+        let Some(now) = after_held(&mut weather).await else {
+            return End::Over;
+        };
+        let bytes = &buffer[..count];
         let sent = match now {
+            Weather::HalfClosed => {
+                let _ = to.shutdown().await;
+                swallow(from).await;
+                return End::Orderly;
+            }
             Weather::BlackHole => Ok(()),
             _ if count == 0 => break,
             Weather::Slow(delay) => {
                 tokio::time::sleep(delay).await;
-                to.write_all(&buffer[..count]).await
+                to.write_all(bytes).await
             }
-            Weather::Crumbs => crumbs(&mut to, &buffer[..count]).await,
-            Weather::Clear => to.write_all(&buffer[..count]).await,
+            Weather::Crumbs => crumbs(&mut to, bytes).await,
+            Weather::EndsAfter(most) => {
+                let bytes = &bytes[..count.min(most.saturating_sub(passed))];
+                let sent = to.write_all(bytes).await;
+                if passed + count >= most {
+                    return End::Over;
+                }
+                sent
+            }
+            Weather::Clear | Weather::Held => to.write_all(bytes).await,
         };
+        passed += count;
         if sent.is_err() || count == 0 {
             break;
         }
     }
     let _ = to.shutdown().await;
+    End::Orderly
+}
+
+/// The weather, once nothing is held back any more. None: the relay is gone.
+async fn after_held(weather: &mut watch::Receiver<Weather>) -> Option<Weather> {
+    let now = weather.wait_for(|now| *now != Weather::Held).await;
+    now.ok().map(|now| *now)
+}
+
+/// Until that direction is closed on purpose, also while nothing is sent.
+async fn closes(weather: &mut watch::Receiver<Weather>) {
+    let closed = weather.wait_for(|now| *now == Weather::HalfClosed);
+    if closed.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Reads what nobody will get.
+async fn swallow(mut from: OwnedReadHalf) {
+    let mut buffer = vec![0; 16 * 1024];
+    while from.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
 }
 
 async fn crumbs(to: &mut OwnedWriteHalf, bytes: &[u8]) -> std::io::Result<()> {

@@ -1,11 +1,14 @@
 //! Who logs in, and an ordinary client: the logins of the tests and connections as a driver makes
 //! them. For one that speaks byte by byte see [`super::raw`].
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
+/// How long a connection may take; far more than any does where the network works.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The database that clients use.
 pub const DATABASE: &str = "app";
 /// Role of the monitor and of the gate: `pg_monitor` and what [`super::pair`] grants.
@@ -59,6 +62,15 @@ pub async fn connect(
     connect_named(port, login, dbname, "pgsluice-test").await
 }
 
+/// [`connect`] at another address than 127.0.0.1.
+pub async fn connect_at(
+    address: SocketAddr,
+    login: Login,
+    dbname: &str,
+) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
+    open(address, login, dbname, "pgsluice-test").await
+}
+
 /// [`connect`] with an `application_name` of its own.
 pub async fn connect_named(
     port: u16,
@@ -66,15 +78,25 @@ pub async fn connect_named(
     dbname: &str,
     application_name: &str,
 ) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    open(address, login, dbname, application_name).await
+}
+
+async fn open(
+    address: SocketAddr,
+    login: Login,
+    dbname: &str,
+    application_name: &str,
+) -> Result<(Client, JoinHandle<Result<(), Error>>), Error> {
     let mut config = Config::new();
     config
-        .host("127.0.0.1")
-        .port(port)
+        .host(address.ip().to_string())
+        .port(address.port())
         .user(login.user)
         .password(login.password)
         .dbname(dbname)
         .application_name(application_name)
-        .connect_timeout(Duration::from_secs(20));
+        .connect_timeout(CONNECT_TIMEOUT);
     let (client, connection) = config.connect(NoTls).await?;
     Ok((client, tokio::spawn(connection)))
 }

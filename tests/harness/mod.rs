@@ -18,11 +18,22 @@
     reason = "a harness that cannot start a server has nothing better to do than panic"
 )]
 
+pub mod address;
 pub mod bounce;
 pub mod client;
+pub mod clock;
+pub mod crowd;
+pub mod cut;
+pub mod disk;
+pub mod lab;
+pub mod layout;
 pub mod ledger;
+pub mod link;
+pub mod mesh;
 pub mod node;
 pub mod pair;
+pub mod privilege;
+pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod stage;

@@ -1,4 +1,4 @@
-//! One PostgreSQL server: start, stop, kill, freeze, ask.
+//! One PostgreSQL server: start, stop, kill, freeze, wipe, ask.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Error};
 
+use super::address::{self, Door, Visitor};
 use super::client::{DATABASE, Login, Rows, SUPERUSER, connect, simple};
-use super::template;
+use super::clock::Clock;
+use super::disk::{Disk, DiskSpec, Holds, TABLESPACE};
+use super::template::{self, initdb};
 use super::workspace::{Workspace, as_server_account, block, children, free_port, run, signal};
 
 /// Whose binaries.
@@ -33,6 +36,10 @@ pub struct NodeSpec {
     pub fsync: bool,
     /// More lines for its configuration.
     pub settings: String,
+    /// A small disk of its own. Needs root: see [`super::privilege`].
+    pub disk: Option<DiskSpec>,
+    /// Its clock is wrong by so many milliseconds; it can be changed while the server runs.
+    pub clock_error_ms: Option<i64>,
 }
 
 impl NodeSpec {
@@ -43,8 +50,17 @@ impl NodeSpec {
             pglogical: false,
             fsync: false,
             settings: String::new(),
+            disk: None,
+            clock_error_ms: None,
         }
     }
+}
+
+/// Whom a standby follows.
+#[derive(Debug, Clone)]
+struct Upstream {
+    conninfo: String,
+    slot: String,
 }
 
 /// A server of our own. Killed when dropped.
@@ -54,6 +70,12 @@ pub struct Node {
     port: u16,
     directory: PathBuf,
     postmaster: Option<Child>,
+    /// Children of a postmaster that was killed alone.
+    orphans: Vec<u32>,
+    upstream: Option<Upstream>,
+    clock: Option<Clock>,
+    // Behind all that lies on it: fields are dropped in this order.
+    disk: Option<Disk>,
     workspace: Arc<Workspace>,
 }
 
@@ -61,52 +83,162 @@ impl Node {
     /// A started server with the roles above and the empty database [`DATABASE`].
     pub async fn create(workspace: &Arc<Workspace>, spec: NodeSpec) -> Self {
         let template = template::template(&spec, workspace);
-        let directory = workspace.directory(spec.name);
-        run(Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(&template)
-            .arg(directory.join("data")));
-        let mut node = Self {
-            spec,
-            port: free_port(),
-            directory,
-            postmaster: None,
-            workspace: Arc::clone(workspace),
-        };
+        let mut node = Self::place(workspace, spec);
+        node.copy_data(&template);
         node.start().await;
+        node.use_tablespace().await;
         node
     }
 
     /// A started streaming standby of `primary`, fed through the physical slot `slot`.
     pub async fn standby_of(primary: &Self, spec: NodeSpec, slot: &str) -> Self {
-        let workspace = Arc::clone(&primary.workspace);
-        let directory = workspace.directory(spec.name);
-        let dsn = format!("{} application_name={}", primary.dsn("postgres"), spec.name);
-        run(as_server_account(&bin(spec.release, "pg_basebackup"))
-            .args([
-                "--checkpoint=fast",
-                "--wal-method=stream",
-                "--write-recovery-conf",
-            ])
-            .args([
-                "--no-sync",
-                "--create-slot",
-                "--slot",
-                slot,
-                "--dbname",
-                &dsn,
-            ])
+        let mut node = Self::place(&primary.workspace, spec);
+        node.become_standby_of(primary, slot).await;
+        node
+    }
+
+    /// Wiped and made anew as a standby of `primary`, under the same address: how an old primary
+    /// comes back.
+    pub async fn become_standby_of(&mut self, primary: &Self, slot: &str) {
+        self.wipe();
+        assert!(
+            self.disk.is_none(),
+            "both servers of a physical pair would use the same tablespace"
+        );
+        self.upstream = Some(self.upstream(primary, slot));
+        primary.ensure_slot(slot).await;
+        run(as_server_account(&bin(self.spec.release, "pg_basebackup"))
+            .args(["--checkpoint=fast", "--wal-method=stream", "--no-sync"])
+            .args(["--slot", slot, "--dbname", &primary.link_dsn(self)])
             .arg("--pgdata")
-            .arg(directory.join("data")));
-        let mut node = Self {
-            spec,
+            .arg(self.data()));
+        run(as_server_account(Path::new("touch")).arg(self.data().join("standby.signal")));
+        self.start().await;
+    }
+
+    /// A standby follows another primary from now on, of the same history.
+    pub async fn follow(&mut self, primary: &Self, slot: &str) {
+        primary.ensure_slot(slot).await;
+        self.upstream = Some(self.upstream(primary, slot));
+        self.write_configuration();
+        if self.postmaster.is_some() {
+            let client = self.connect("postgres").await;
+            let reload = simple(&client, "SELECT pg_reload_conf()").await;
+            reload.expect("reload");
+        }
+    }
+
+    fn upstream(&self, primary: &Self, slot: &str) -> Upstream {
+        let dsn = primary.link_dsn(self);
+        Upstream {
+            conninfo: format!("{dsn} application_name={}", self.spec.name),
+            slot: slot.to_owned(),
+        }
+    }
+
+    /// All data lost, and an empty server made under the same address: another system identifier,
+    /// [`DATABASE`] without a table.
+    pub async fn reinit(&mut self) {
+        self.wipe();
+        let fresh = initdb(&self.spec, &self.workspace);
+        self.copy_data(&fresh);
+        fs::remove_dir_all(fresh).expect("the fresh data directory");
+        self.start().await;
+        self.use_tablespace().await;
+    }
+
+    /// Its directory, a port, and the small disk.
+    fn place(workspace: &Arc<Workspace>, spec: NodeSpec) -> Self {
+        let directory = workspace.directory(spec.name);
+        let disk = spec.disk.map(|disk| {
+            let path = match disk.holds {
+                Holds::Everything => directory.join("data"),
+                Holds::Wal | Holds::Tables => directory.join("small"),
+            };
+            Disk::mount(workspace, path, disk)
+        });
+        let clock = spec.clock_error_ms;
+        Self {
             port: free_port(),
+            clock: clock.map(|error_ms| Clock::new(&directory, error_ms)),
             directory,
             postmaster: None,
-            workspace,
+            orphans: Vec::new(),
+            upstream: None,
+            disk,
+            spec,
+            workspace: Arc::clone(workspace),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Fills the empty data directory from another one.
+    fn copy_data(&self, from: &Path) {
+        let data = self.data();
+        let copy = |from: &Path, to: &Path| {
+            run(Command::new("cp")
+                .args(["-a", "--reflink=auto", "-T"])
+                .args([from, to]));
         };
-        node.start().await;
-        node
+        copy(from, &data);
+        if let Some(disk) = self.disk_that(Holds::Wal) {
+            let wal = disk.path().join("pg_wal");
+            copy(&from.join("pg_wal"), &wal);
+            fs::remove_dir_all(data.join("pg_wal")).expect("pg_wal");
+            std::os::unix::fs::symlink(wal, data.join("pg_wal")).expect("pg_wal");
+        }
+    }
+
+    async fn use_tablespace(&self) {
+        if let Some(disk) = self.disk_that(Holds::Tables) {
+            let sql = format!(
+                "CREATE TABLESPACE {TABLESPACE} LOCATION '{}'",
+                disk.path().display()
+            );
+            self.query(&sql).await;
+            self.query(&format!(
+                "GRANT CREATE ON TABLESPACE {TABLESPACE} TO PUBLIC"
+            ))
+            .await;
+            self.set("default_tablespace", TABLESPACE).await;
+        }
+    }
+
+    fn disk_that(&self, holds: Holds) -> Option<&Disk> {
+        self.disk.as_ref().filter(|disk| disk.holds == holds)
+    }
+
+    /// Kills it, and leaves nothing of its data.
+    fn wipe(&mut self) {
+        self.kill9();
+        self.upstream = None;
+        // What is a mount point stays, and only its contents go.
+        let places = [
+            Some(self.data()),
+            self.disk.as_ref().map(|d| d.path().to_owned()),
+        ];
+        for place in places.into_iter().flatten() {
+            let entries = fs::read_dir(&place).into_iter().flatten().flatten();
+            for path in entries.map(|entry| entry.path()) {
+                if path.is_dir() && !path.is_symlink() {
+                    fs::remove_dir_all(path).expect("a directory of the old data");
+                } else {
+                    fs::remove_file(path).expect("a file of the old data");
+                }
+            }
+        }
+    }
+
+    async fn ensure_slot(&self, slot: &str) {
+        let exists = format!("SELECT true FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        if !self.holds(&exists).await {
+            // Reserves WAL at once, so that the base backup finds all it needs.
+            let sql = format!("SELECT pg_create_physical_replication_slot('{slot}', true)");
+            self.query(&sql).await;
+        }
     }
 
     pub fn name(&self) -> &'static str {
@@ -135,6 +267,70 @@ impl Node {
         )
     }
 
+    /// Its number, as in its name.
+    pub fn number(&self) -> u8 {
+        address::number(self.spec.name)
+    }
+
+    /// Where that instance of pgsluice finds it (the first one is 0), and nobody else.
+    pub fn door(&self, instance: u8) -> Door {
+        let address = Visitor::Instance(instance).address(self.number());
+        Door::new(address, self.port)
+    }
+
+    /// Where `peer` finds it, and nobody else.
+    pub fn door_for(&self, peer: &Self) -> Door {
+        let address = Visitor::Node(peer.number()).address(self.number());
+        Door::new(address, self.port)
+    }
+
+    /// Connection string for the replication to `peer`.
+    pub fn link_dsn(&self, peer: &Self) -> String {
+        let door = self.door_for(peer);
+        format!(
+            "host={} port={} user={} dbname={DATABASE}",
+            door.ip(),
+            door.port(),
+            SUPERUSER.user
+        )
+    }
+
+    pub fn workspace(&self) -> &Arc<Workspace> {
+        &self.workspace
+    }
+
+    /// Its small disk. Panics when it has none.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("NodeSpec::disk")
+    }
+
+    /// Its clock is wrong by so many milliseconds from now on. Panics when `clock_error_ms` was
+    /// not set at its start.
+    pub fn set_clock(&self, error_ms: i64) {
+        self.clock.as_ref().expect("clock_error_ms").set(error_ms);
+    }
+
+    /// Is the postmaster there? Also when it crashed by itself.
+    pub fn is_running(&mut self) -> bool {
+        match self.postmaster.as_mut().map(Child::try_wait) {
+            Some(Ok(None)) => true,
+            Some(_) => {
+                self.postmaster = None;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Waits until the postmaster ended by itself.
+    pub async fn ended(&mut self) {
+        let deadline = Instant::now() + super::PATIENCE;
+        while self.is_running() {
+            assert!(Instant::now() < deadline, "{} runs on", self.spec.name);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Process id of the postmaster. Panics when it is not running.
     pub fn pid(&self) -> u32 {
         self.postmaster.as_ref().expect("the node is running").id()
@@ -143,7 +339,10 @@ impl Node {
     /// Starts it and waits until it answers. On its first start another port is taken when
     /// somebody was faster.
     pub async fn start(&mut self) {
-        assert!(self.postmaster.is_none(), "{} is running", self.spec.name);
+        assert!(!self.is_running(), "{} is running", self.spec.name);
+        let orphans = std::mem::take(&mut self.orphans);
+        signal(&orphans, "KILL");
+        wait_until_gone(&orphans);
         for _ in 0..5 {
             self.spawn();
             if self.wait_until_ready().await {
@@ -172,7 +371,10 @@ impl Node {
 
     /// The machine is gone: every process at once, no word to anybody.
     pub fn kill9(&mut self) {
+        let orphans = std::mem::take(&mut self.orphans);
+        signal(&orphans, "KILL");
         let Some(mut postmaster) = self.postmaster.take() else {
+            wait_until_gone(&orphans);
             return;
         };
         let pid = postmaster.id();
@@ -182,15 +384,21 @@ impl Node {
         pids.push(pid);
         signal(&pids, "KILL");
         let _ = postmaster.wait();
-        // A restart would find shared memory in use while a child is not quite gone.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while pids
-            .iter()
-            .any(|pid| Path::new(&format!("/proc/{pid}")).exists())
-            && Instant::now() < deadline
-        {
-            block(Duration::from_millis(5));
-        }
+        pids.extend(orphans);
+        wait_until_gone(&pids);
+        Clock::clean_up(pid);
+    }
+
+    /// Kills the postmaster alone. Idle sessions and helpers end when they notice; a running
+    /// statement goes on until it waits for something.
+    pub fn kill_postmaster(&mut self) {
+        let mut postmaster = self.postmaster.take().expect("the node is running");
+        let pid = postmaster.id();
+        signal(&[pid], "STOP");
+        self.orphans = children(pid);
+        signal(&[pid], "KILL");
+        let _ = postmaster.wait();
+        Clock::clean_up(pid);
     }
 
     /// Freezes every process: connections stay open and nothing answers.
@@ -205,7 +413,13 @@ impl Node {
         signal(&[self.pid()], "STOP");
     }
 
-    /// Ends [`freeze`](Self::freeze) and [`freeze_postmaster`](Self::freeze_postmaster).
+    /// Freezes every process but the postmaster: no session answers, while a new one is served as
+    /// long as it needs none of the frozen ones.
+    pub fn freeze_children(&self) {
+        signal(&children(self.pid()), "STOP");
+    }
+
+    /// Ends [`freeze`](Self::freeze), [`freeze_children`](Self::freeze_children) and [`freeze_postmaster`](Self::freeze_postmaster).
     pub fn thaw(&self) {
         let pid = self.pid();
         signal(&children(pid), "CONT");
@@ -255,26 +469,42 @@ impl Node {
 
     /// Writes a setting and reloads the server.
     pub async fn set(&self, name: &str, value: &str) {
+        self.alter_system(&format!("SET {name} = {value}")).await;
+    }
+
+    /// Takes back what [`set`](Self::set) wrote.
+    pub async fn reset(&self, name: &str) {
+        self.alter_system(&format!("RESET {name}")).await;
+    }
+
+    async fn alter_system(&self, what: &str) {
         let client = self.connect("postgres").await;
-        simple(&client, &format!("ALTER SYSTEM SET {name} = {value}"))
-            .await
-            .expect("ALTER SYSTEM");
-        simple(&client, "SELECT pg_reload_conf()")
-            .await
-            .expect("reload");
+        for sql in [&format!("ALTER SYSTEM {what}"), "SELECT pg_reload_conf()"] {
+            simple(&client, sql)
+                .await
+                .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        }
     }
 
     fn spawn(&mut self) {
-        let data = self.directory.join("data");
-        fs::write(data.join("harness.conf"), self.configuration()).expect("harness.conf");
+        self.write_configuration();
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.log())
             .expect("log");
-        let child = as_server_account(&bin(self.spec.release, "postgres"))
+        let server = bin(self.spec.release, "postgres");
+        let mut command = match &self.clock {
+            None => as_server_account(&server),
+            Some(clock) => {
+                let mut command = as_server_account(Path::new("env"));
+                command.args(clock.environment()).arg(server);
+                command
+            }
+        };
+        let child = command
             .arg("-D")
-            .arg(&data)
+            .arg(self.data())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)
@@ -305,6 +535,11 @@ impl Node {
         }
     }
 
+    fn write_configuration(&self) {
+        let file = self.data().join("harness.conf");
+        fs::write(file, self.configuration()).expect("harness.conf");
+    }
+
     fn configuration(&self) -> String {
         let Self {
             spec,
@@ -314,7 +549,7 @@ impl Node {
         } = self;
         let on_off = |on| if on { "on" } else { "off" };
         let mut text = format!(
-            "listen_addresses = '127.0.0.1'\n\
+            "listen_addresses = '{listen}'\n\
              port = {port}\n\
              unix_socket_directories = '{}'\n\
              cluster_name = '{name}'\n\
@@ -334,9 +569,14 @@ impl Node {
              timezone = 'UTC'\n\
              log_timezone = 'UTC'\n",
             directory.display(),
+            listen = self.listen_addresses(),
             name = spec.name,
             fsync = on_off(spec.fsync),
         );
+        // What a killed server leaves in /dev/shm stays there; its directory goes with the test.
+        if self.disk_that(Holds::Everything).is_none() {
+            text.push_str("dynamic_shared_memory_type = mmap\n");
+        }
         if spec.pglogical {
             text.push_str(
                 "shared_preload_libraries = 'pglogical'\n\
@@ -355,7 +595,18 @@ impl Node {
                 );
             }
         }
+        if let Some(upstream) = &self.upstream {
+            let Upstream { conninfo, slot } = upstream;
+            text.extend(["primary_conninfo = '", conninfo, "'\n"]);
+            text.extend(["primary_slot_name = '", slot, "'\n"]);
+        }
         text + &spec.settings
+    }
+
+    fn listen_addresses(&self) -> String {
+        let addresses = address::listen_addresses(self.number());
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        addresses.join(",")
     }
 
     fn end(&mut self, name: &str) {
@@ -381,6 +632,15 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill9();
+    }
+}
+
+/// A restart would find shared memory in use while a child is not quite gone.
+fn wait_until_gone(pids: &[u32]) {
+    let there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pids.iter().any(there) && Instant::now() < deadline {
+        block(Duration::from_millis(5));
     }
 }
 

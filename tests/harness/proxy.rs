@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,11 +12,11 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::client::{
-    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, MONITOR, SUPERUSER, connect, simple,
+    APP, APP_MD5, APP_PLAIN, APP_TRUST, DATABASE, Login, SUPERUSER, connect, simple,
 };
 use super::eventually;
-use super::node::Node;
-use super::pair::{Kind, Pair};
+use super::layout::{Cluster, Layout};
+use super::pair::Pair;
 use super::workspace::{Workspace, free_port, signal};
 
 /// Administrator of the console.
@@ -48,6 +49,11 @@ pub struct ProxySpec {
     pub database: String,
     /// `marker_table`: the harness's own. Not for physical replication.
     pub marker: bool,
+    /// More keys for a node, such as `candidate = "manual"`.
+    pub nodes: BTreeMap<&'static str, String>,
+    /// Reaches the nodes by their doors for this instance, where [`super::lab`] can cut it off; by
+    /// 127.0.0.1 otherwise.
+    pub door: Option<u8>,
     /// For the program.
     pub environment: Vec<(&'static str, &'static str)>,
 }
@@ -61,6 +67,8 @@ impl ProxySpec {
             cluster: String::new(),
             database: String::new(),
             marker: true,
+            nodes: BTreeMap::new(),
+            door: None,
             environment: Vec::new(),
         }
     }
@@ -85,9 +93,19 @@ impl Proxy {
     pub async fn start(pair: &Pair, spec: ProxySpec) -> Self {
         let mut proxy = Self::place(&pair.workspace, spec.name, spec.binary.clone());
         proxy.environment.clone_from(&spec.environment);
-        proxy.write_config(&configuration(&proxy, pair, &spec));
+        proxy.write_config(&layout(pair, &spec).text(&proxy));
         proxy.spawn().await;
         proxy
+    }
+
+    /// In front of one or more meshes; returns when the console answers.
+    pub async fn serve(
+        workspace: &Arc<Workspace>,
+        name: &str,
+        binary: PathBuf,
+        layout: &Layout,
+    ) -> Self {
+        Self::configured(workspace, name, binary, |proxy| layout.text(proxy)).await
     }
 
     /// With a configuration of the test's own; returns when the console answers.
@@ -153,7 +171,12 @@ impl Proxy {
 
     /// A client's connection through it.
     pub async fn connect_as(&self, login: Login) -> Result<Client, Error> {
-        connect(self.port, login, DATABASE)
+        self.connect_to(DATABASE, login).await
+    }
+
+    /// A client's connection through it, to that database of its configuration.
+    pub async fn connect_to(&self, database: &str, login: Login) -> Result<Client, Error> {
+        connect(self.port, login, database)
             .await
             .map(|(client, _)| client)
     }
@@ -181,20 +204,69 @@ impl Proxy {
 
     /// Name of the lead, as the console shows it.
     pub async fn lead(&self) -> Option<String> {
+        self.lead_of(CLUSTER).await
+    }
+
+    /// Name of that cluster's lead, as the console shows it.
+    pub async fn lead_of(&self, cluster: &str) -> Option<String> {
         let rows = self.admin("SHOW CLUSTERS").await.ok()?;
         rows.into_iter()
-            .find(|row| row.values().any(|v| v == CLUSTER))?
+            .find(|row| row.get("cluster").is_some_and(|name| name == cluster))?
             .remove("lead")
     }
 
     /// Name of the lead, as the record on disk has it.
     pub fn recorded_lead(&self) -> Option<String> {
-        let file = self.directory.join(format!("state/lead-{CLUSTER}.record"));
+        self.recorded_lead_of(CLUSTER)
+    }
+
+    /// Name of that cluster's lead, as the record on disk has it.
+    pub fn recorded_lead_of(&self, cluster: &str) -> Option<String> {
+        let file = self.directory.join(format!("state/lead-{cluster}.record"));
         let record = fs::read_to_string(file).ok()?;
         record
             .lines()
             .find_map(|line| line.strip_prefix("node "))
             .map(str::to_owned)
+    }
+
+    /// Rows of `SHOW EVENTS`, oldest first as the console shows them.
+    pub async fn events(&self) -> Vec<NamedRow> {
+        self.admin("SHOW EVENTS").await.expect("SHOW EVENTS")
+    }
+
+    /// The node's row of `SHOW NODES`.
+    pub async fn node(&self, name: &str) -> NamedRow {
+        let rows = self.admin("SHOW NODES").await.expect("SHOW NODES");
+        let mut found = rows.into_iter().filter(|row| row["node"] == name);
+        found
+            .next()
+            .unwrap_or_else(|| panic!("SHOW NODES does not name {name}"))
+    }
+
+    /// Waits until that column of the node's row says `value`, e.g. `observed` says `up`.
+    pub async fn node_is(&self, name: &str, column: &str, value: &str) {
+        let what = format!("{column} of {name} is {value}");
+        eventually(&what, async || self.node(name).await[column] == value).await;
+    }
+
+    /// Waits until an event of that type tells of that node.
+    pub async fn event(&self, kind: &str, node: &str) {
+        eventually(&format!("{kind} of {node}"), async || {
+            let told = |row: &NamedRow| row["type"] == kind && row["node"] == node;
+            self.events().await.iter().any(told)
+        })
+        .await;
+    }
+
+    /// Freezes the instance: connections stay open and nothing moves.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Ends [`freeze`](Self::freeze).
+    pub fn thaw(&self) {
+        self.signal("CONT");
     }
 
     pub fn pid(&self) -> u32 {
@@ -299,61 +371,24 @@ pub async fn named_rows(client: &Client, sql: &str) -> Result<Vec<NamedRow>, Err
     Ok(messages.iter().filter_map(row).collect())
 }
 
-fn configuration(proxy: &Proxy, pair: &Pair, spec: &ProxySpec) -> String {
-    let replication = match pair.kind {
-        Kind::Pglogical => "pglogical",
-        Kind::Native => "logical",
-        Kind::Physical => "physical",
-    };
-    let marker = match pair.kind {
-        Kind::Native | Kind::Pglogical if spec.marker => {
-            "marker_table = \"public.pgsluice_marker\"\n"
+fn layout(pair: &Pair, spec: &ProxySpec) -> Layout {
+    let mut cluster = Cluster::new(CLUSTER, &pair.lab(), spec.door.unwrap_or(0));
+    for member in &mut cluster.members {
+        if spec.door.is_none() {
+            member.door.set_ip(Ipv4Addr::LOCALHOST);
         }
-        Kind::Physical | Kind::Native | Kind::Pglogical => "",
-    };
-    let node = |node: &Node, priority: u32| {
-        format!(
-            "{} = {{ host = \"127.0.0.1\", port = {}, priority = {priority} }}\n",
-            node.name(),
-            node.port()
-        )
-    };
-    let directory = proxy.directory.display();
-    format!(
-        "[listen]\n\
-         address = [\"127.0.0.1\"]\n\
-         port = {port}\n\
-         unix_socket_dir = \"{directory}\"\n\
-         \n\
-         [pgsluice]\n\
-         state_dir = \"{directory}/state\"\n\
-         auth_type = \"scram-sha-256\"\n\
-         auth_file = \"{directory}/userlist.txt\"\n\
-         admin_users = [\"{admin}\"]\n\
-         stats_users = [\"{stats}\"]\n\
-         {general}\n\
-         [clusters.{CLUSTER}]\n\
-         replication = \"{replication}\"\n\
-         monitor = {{ user = \"{monitor}\", password = \"{password}\", dbname = \"{DATABASE}\" }}\n\
-         {marker}{cluster}\n\
-         [clusters.{CLUSTER}.nodes]\n\
-         {n1}{n2}\n\
-         [databases.{DATABASE}]\n\
-         cluster = \"{CLUSTER}\"\n\
-         pool_mode = \"session\"\n\
-         pool_size = 50\n\
-         {database}",
-        port = proxy.port,
-        admin = ADMIN.user,
-        stats = STATS.user,
-        general = spec.general,
-        monitor = MONITOR.user,
-        password = MONITOR.password,
-        cluster = spec.cluster,
-        n1 = node(&pair.n1, 100),
-        n2 = node(&pair.n2, 90),
-        database = spec.database,
-    )
+        if let Some(keys) = spec.nodes.get(member.name) {
+            member.keys.clone_from(keys);
+        }
+    }
+    cluster.marker &= spec.marker;
+    cluster.settings.clone_from(&spec.cluster);
+    Layout {
+        general: spec.general.clone(),
+        ..Layout::default()
+    }
+    .cluster(cluster)
+    .database(DATABASE, CLUSTER, &spec.database)
 }
 
 fn userlist() -> String {

@@ -9,8 +9,10 @@ use tokio_postgres::Client;
 
 use super::client::{APP, DATABASE, connect, simple};
 use super::eventually;
+use super::lab::Stall;
 use super::ledger::{DELAY_LOCK, Nature, Verdict, Work, Workload, WorkloadSpec, check, schema};
-use super::pair::{Kind, Pair, PairSpec, Stall};
+use super::node::NodeSpec;
+use super::pair::{Kind, Pair, PairSpec};
 use super::proxy::{ADMIN, CLUSTER, CONSOLE, NamedRow, Proxy, ProxySpec, named_rows};
 use super::workspace::run;
 
@@ -31,6 +33,8 @@ pub struct StageSpec {
     pub cluster: String,
     /// More SQL for both nodes, behind the ledger's.
     pub schema: String,
+    /// Changes what one of the nodes shall be.
+    pub adjust: Option<fn(&mut NodeSpec)>,
 }
 
 impl StageSpec {
@@ -44,6 +48,7 @@ impl StageSpec {
             marker: kind != Kind::Physical,
             cluster: String::new(),
             schema: String::new(),
+            adjust: None,
         }
     }
 }
@@ -96,6 +101,7 @@ impl Stage {
     pub async fn start(spec: StageSpec) -> Self {
         let pair_spec = PairSpec {
             schema: schema() + &spec.schema,
+            adjust: spec.adjust,
             ..PairSpec::default()
         };
         let pair = Pair::start(spec.kind, pair_spec).await;
@@ -109,6 +115,7 @@ impl Stage {
         let proxy_spec = ProxySpec {
             cluster: format!("monitor_interval = \"250ms\"\n{}", spec.cluster),
             marker: spec.marker,
+            door: Some(0),
             environment: spec.environment,
             ..ProxySpec::new(spec.binary)
         };

@@ -39,7 +39,8 @@ pub fn template(spec: &NodeSpec, workspace: &Arc<Workspace>) -> PathBuf {
     finished
 }
 
-fn initdb(spec: &NodeSpec, workspace: &Arc<Workspace>) -> PathBuf {
+/// A data directory of its own, with a system identifier that no other has.
+pub fn initdb(spec: &NodeSpec, workspace: &Arc<Workspace>) -> PathBuf {
     let data = workspace
         .directory(&format!("{}-initdb", spec.name))
         .join("template");

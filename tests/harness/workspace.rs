@@ -8,15 +8,20 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The system account that PostgreSQL runs under when the tests run as root.
 const SERVER_ACCOUNT: &str = "postgres";
 
+/// Lists that the watchdog reads.
+const PIDS: &str = "pids";
+const TABLES: &str = "tables";
+const MOUNTS: &str = "mounts";
+
 /// Reads one word from its standard input. No word means that the owner died: then the servers
 /// listed in `pids` are killed, if they still are what was listed (their command line names the
-/// directory). `keep` leaves the logs.
+/// directory). `keep` leaves the logs. Whatever the word, packets flow again and small disks go.
 const WATCHDOG: &str = r#"
 root=$1
 word=
@@ -30,6 +35,8 @@ if [ -z "$word" ]; then
         ours "$pid" && kill -KILL "$pid"
     done <"$root/pids"
 fi
+while read -r table; do nft delete table inet "$table"; done <"$root/tables"
+while read -r mount; do umount --lazy "$mount"; done <"$root/mounts"
 if [ "$word" = keep ]; then rm -rf "$root"/*/data "$root"/*/template; else rm -rf "$root"; fi
 "#;
 
@@ -38,7 +45,12 @@ if [ "$word" = keep ]; then rm -rf "$root"/*/data "$root"/*/template; else rm -r
 #[derive(Debug)]
 pub struct Workspace {
     root: PathBuf,
-    watchdog: Child,
+    watchdog: Mutex<Watchdog>,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    process: Child,
     word: Option<ChildStdin>,
 }
 
@@ -52,8 +64,10 @@ impl Workspace {
             .keep();
         // The server account must be able to walk through.
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("chmod");
-        fs::write(root.join("pids"), "").expect("pids");
-        let mut watchdog = Command::new("sh")
+        for list in [PIDS, TABLES, MOUNTS] {
+            fs::write(root.join(list), "").expect("a list for the watchdog");
+        }
+        let mut process = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(&root)
             .stdin(Stdio::piped())
@@ -63,11 +77,10 @@ impl Workspace {
             .process_group(0)
             .spawn()
             .expect("sh");
-        let word = watchdog.stdin.take();
+        let word = process.stdin.take();
         Arc::new(Self {
             root,
-            watchdog,
-            word,
+            watchdog: Mutex::new(Watchdog { process, word }),
         })
     }
 
@@ -86,11 +99,33 @@ impl Workspace {
 
     /// Tells the watchdog of a process whose command line names this directory.
     pub fn watch(&self, pid: u32) {
-        let mut pids = fs::OpenOptions::new()
+        self.note(PIDS, &pid.to_string());
+    }
+
+    /// Tells the watchdog of a table of nft, before it is made.
+    pub fn watch_table(&self, table: &str) {
+        self.note(TABLES, table);
+    }
+
+    /// Tells the watchdog of a mount below this directory, before it is made.
+    pub fn watch_mount(&self, path: &Path) {
+        self.note(MOUNTS, &path.display().to_string());
+    }
+
+    /// What becomes of all this when the test's process is killed: the watchdog hears no word.
+    pub fn abandon(&self) {
+        let mut watchdog = self.watchdog.lock().expect("the watchdog");
+        drop(watchdog.word.take());
+    }
+
+    fn note(&self, list: &str, line: &str) {
+        let mut file = fs::OpenOptions::new()
             .append(true)
-            .open(self.root.join("pids"))
-            .expect("pids");
-        writeln!(pids, "{pid}").expect("pids");
+            .open(self.root.join(list))
+            .expect("a list for the watchdog");
+        // One write: several threads may append.
+        file.write_all(format!("{line}\n").as_bytes())
+            .expect("a list for the watchdog");
     }
 }
 
@@ -100,10 +135,13 @@ impl Drop for Workspace {
         if keep {
             eprintln!("logs are kept in {}", self.root.display());
         }
-        if let Some(mut word) = self.word.take() {
+        let Ok(watchdog) = self.watchdog.get_mut() else {
+            return;
+        };
+        if let Some(mut word) = watchdog.word.take() {
             let _ = writeln!(word, "{}", if keep { "keep" } else { "remove" });
         }
-        let _ = self.watchdog.wait();
+        let _ = watchdog.process.wait();
     }
 }
 

@@ -7,12 +7,15 @@ mod harness;
 
 mod abort;
 mod bad_input;
+mod bdr;
 mod cancel;
 mod console;
 mod console_cluster;
 mod crash;
 mod drivers;
+mod events;
 mod front;
+mod lab;
 mod oracle;
 mod pooling;
 mod servers;

@@ -4,6 +4,7 @@ use super::source::{Source, Violation, words};
 
 /// Modules without tokio, I/O, clock and chance: `name` is `name.rs` and all that is in `name/`.
 pub(crate) const PURE: &[&str] = &[
+    "src/civil",
     "src/lsn",
     "src/wire",
     "src/config",
@@ -13,7 +14,10 @@ pub(crate) const PURE: &[&str] = &[
     "src/pool/balance",
     "src/relay/txn",
     "src/relay/guard",
+    "src/control/lag",
+    "src/control/links",
     "src/control/verdict",
+    "src/control/watchkeeper",
     "src/control/routing",
     "src/control/switchover",
 ];

@@ -63,6 +63,7 @@ enum Get<R: 'static> {
     Int8(fn(&R) -> Option<u64>),
     Count(fn(&R) -> u64),
     Millis(fn(&R) -> Duration),
+    Seconds(fn(&R) -> Option<Duration>),
 }
 
 impl<R> Col<R> {
@@ -71,7 +72,7 @@ impl<R> Col<R> {
             Get::Text(_) | Get::Maybe(_) => ColumnType::Text,
             Get::Int4(_) | Get::Signed(_) => ColumnType::Int4,
             Get::Int8(_) => ColumnType::Int8,
-            Get::Count(_) | Get::Millis(_) => ColumnType::Numeric,
+            Get::Count(_) | Get::Millis(_) | Get::Seconds(_) => ColumnType::Numeric,
         };
         Column::new(self.name, kind)
     }
@@ -87,6 +88,7 @@ impl<R> Col<R> {
             }),
             Get::Count(get) => Value::Count(get(row)),
             Get::Millis(get) => Value::Millis(get(row)),
+            Get::Seconds(get) => get(row).map_or(Value::Null, Value::Seconds),
         }
     }
 }
@@ -126,6 +128,11 @@ const fn millis<R>(name: &'static str, get: fn(&R) -> Duration) -> Col<R> {
     Col { name, get }
 }
 
+const fn seconds<R>(name: &'static str, get: fn(&R) -> Option<Duration>) -> Col<R> {
+    let get = Get::Seconds(get);
+    Col { name, get }
+}
+
 pub(super) fn columns<R>(parts: &[&[Col<R>]]) -> Vec<Column> {
     parts.iter().copied().flatten().map(Col::column).collect()
 }
@@ -160,6 +167,7 @@ pub(super) const TABLES: &[Table] = &[
     table!("CLUSTERS", [cluster::CLUSTERS], cluster::clusters),
     table!("NODES", [cluster::NODES], cluster::nodes),
     table!("REPLICATION", [cluster::REPLICATION], cluster::replication),
+    table!("SLOTS", [cluster::SLOTS], cluster::slots),
     table!("SWITCHOVER", [cluster::SWITCHOVER], cluster::operations),
     table!("EVENTS", [cluster::EVENTS], cluster::events),
     table!("POOLS", [pooler::POOLS], pooler::pools),

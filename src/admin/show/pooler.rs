@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::super::civil::utc;
 use super::super::{Console, VERSION};
 use super::{Col, int4, maybe, text};
+use crate::civil::utc;
 use crate::config::{ConfigRow, PoolMode, Route, show_config};
 use crate::pool::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot};
 use crate::session::ClientSnapshot;

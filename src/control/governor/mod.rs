@@ -18,9 +18,10 @@ use super::monitor::Observation;
 use super::record::Record;
 use super::routing::Routing;
 use super::verdict::{Stance, first_lead, stance};
+use super::watchkeeper::{Thresholds, Watchkeeper};
 use super::{Outcome, Refusal, Report, SwitchoverRequest};
 use crate::cluster::{ClusterView, Epoch, Observed, OperationView, Wanted};
-use crate::config::NodeName;
+use crate::config::{EventKind, NodeName};
 use crate::pool::HoldOwner;
 use crate::relay::StopReason;
 
@@ -91,6 +92,7 @@ pub(super) struct Governor {
     operations: JoinSet<Ended>,
     dry_runs: JoinSet<()>,
     all_down: bool,
+    watchkeeper: Watchkeeper,
     /// When the last operation ended.
     decided_at: Option<Instant>,
     routing: Routing,
@@ -106,6 +108,7 @@ impl Governor {
     ) -> Self {
         out.gates.hold(&members.config.name, HoldOwner::NoLead);
         Self {
+            watchkeeper: Watchkeeper::new(Thresholds::of(&members.config)),
             members,
             record,
             out,
@@ -146,6 +149,14 @@ impl Governor {
                 self.take_stance();
             }
             self.publish();
+            self.tell_of_replication();
+        }
+    }
+
+    fn tell_of_replication(&mut self) {
+        let view = Arc::clone(&self.out.view.borrow());
+        for found in self.watchkeeper.note(&view, Instant::now().into_std()) {
+            self.tell(found.kind, Some(&found.node), found.success, found.detail);
         }
     }
 
@@ -162,7 +173,12 @@ impl Governor {
         let down = |m: &super::members::Member| m.observed == Observed::Down;
         let all_down = self.members.nodes.iter().all(down);
         if all_down && !self.all_down {
-            self.tell("all_nodes_down", None, false, "no node answers".to_owned());
+            self.tell(
+                EventKind::AllNodesDown,
+                None,
+                false,
+                "no node answers".to_owned(),
+            );
         }
         self.all_down = all_down;
     }
@@ -172,10 +188,10 @@ impl Governor {
             return;
         };
         let (kind, success) = match member.observed {
-            Observed::Up => ("node_up", true),
-            Observed::Down => ("node_down", false),
-            Observed::Recovering => ("node_recovering", false),
-            Observed::Unknown => ("node_unknown", false),
+            Observed::Up => (EventKind::NodeUp, true),
+            Observed::Down => (EventKind::NodeDown, false),
+            Observed::Recovering => (EventKind::NodeRecovering, false),
+            Observed::Unknown => (EventKind::NodeUnknown, false),
         };
         self.tell(kind, Some(name), success, member.reason.clone());
     }
@@ -224,7 +240,7 @@ impl Governor {
             Ok(()) => {
                 self.record = Some(record);
                 let detail = "highest priority of the nodes that are up".to_owned();
-                self.tell("lead_chosen", Some(&node), true, detail);
+                self.tell(EventKind::LeadChosen, Some(&node), true, detail);
             }
             Err(CommitError::Superseded(_)) => self.adopt().await,
             Err(error) => {
@@ -291,13 +307,13 @@ impl Governor {
             }
         };
         let (kind, success, detail) = match wanted {
-            Stance::Serve => ("clients_served", true, String::new()),
+            Stance::Serve => (EventKind::ClientsServed, true, String::new()),
             Stance::Hold => (
-                "clients_held",
+                EventKind::ClientsHeld,
                 false,
                 "the lead is not available".to_owned(),
             ),
-            Stance::Refuse(why) => ("clients_refused", false, why.clone()),
+            Stance::Refuse(why) => (EventKind::ClientsRefused, false, why.clone()),
         };
         let lead = self.record.as_ref().map(|r| r.node.clone());
         self.tell(kind, lead.as_ref(), success, detail);
@@ -332,11 +348,11 @@ impl Governor {
         });
     }
 
-    fn tell(&self, kind: &'static str, node: Option<&NodeName>, success: bool, detail: String) {
+    fn tell(&self, kind: EventKind, node: Option<&NodeName>, success: bool, detail: String) {
         self.out.journal.tell(News {
             cluster: Some(self.members.config.name.clone()),
             node: node.cloned(),
-            kind: kind.to_owned(),
+            kind,
             success,
             detail,
         });

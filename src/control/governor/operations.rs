@@ -12,7 +12,7 @@ use super::super::report::first_report;
 use super::super::{Refusal, Report, SwitchoverRequest, dry_run, failover, requests, switchover};
 use super::{Command, GateState, Governor, Reply, Running};
 use crate::cluster::{OperationView, Wanted};
-use crate::config::NodeName;
+use crate::config::{EventKind, NodeName};
 use crate::pool::HoldOwner;
 
 impl Governor {
@@ -101,7 +101,7 @@ impl Governor {
             since: report.started,
         };
         let text = format!("{} to \"{}\" begins", report.kind, report.to);
-        self.tell("operation_started", Some(&report.to), true, text);
+        self.tell(EventKind::OperationStarted, Some(&report.to), true, text);
         let (progress_sender, progress) = watch::channel(report);
         let (messages, received) = mpsc::channel(16);
         self.operations
@@ -204,7 +204,7 @@ impl Governor {
             member.wanted = wanted;
         }
         let text = format!("set to {} by an operator", wanted_word(wanted));
-        self.tell("node_wanted", Some(node), true, text);
+        self.tell(EventKind::NodeWanted, Some(node), true, text);
         Ok(())
     }
 }

@@ -12,8 +12,8 @@ mod trouble;
 mod work;
 mod writers;
 
-pub use check::{Verdict, check, rows_written_by};
-pub use work::{Acknowledged, Failure, Interval, Nature, Work};
+pub use check::{Verdict, check, check_copies, rows_written_by};
+pub use work::{Acknowledged, Failure, Interval, Nature, Outage, Work};
 pub use writers::{Workload, WorkloadSpec};
 
 /// How many counters there are. Fewer than writers, so that writers meet on each.

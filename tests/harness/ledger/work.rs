@@ -1,6 +1,7 @@
 //! What the clients know in the end.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// What is happening to the servers meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum Nature {
     Unplanned,
 }
 
-/// What happened to the clients between two calls of [`Workload::begin`].
+/// What happened to the clients between two calls of [`super::Workload::begin`].
 #[derive(Debug, Clone)]
 pub struct Interval {
     pub name: String,
@@ -28,6 +29,39 @@ pub struct Interval {
     pub missing_at_release: u64,
     /// For each writer the longest wait from sending a write to its acknowledgement.
     pub longest: Vec<Duration>,
+    /// When the interval began: with [`super::Workload::strike`] that is just before the fault.
+    pub began: Instant,
+    /// For each writer and each node that served it, the time from `began` to the first write
+    /// that it acknowledged.
+    pub served: Vec<BTreeMap<String, Duration>>,
+}
+
+/// How long clients were without service after a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    /// Until any writer had a write acknowledged.
+    pub first: Duration,
+    /// Until the last writer had.
+    pub last: Duration,
+}
+
+impl Interval {
+    /// From the fault until writes were acknowledged by a node other than the one it hit (`""`:
+    /// by any). None when a writer has not been served yet.
+    ///
+    /// A write that the victim did just before it died may be acknowledged just after; that the
+    /// server says who it is keeps such a one out.
+    pub fn outage(&self, victim: &str) -> Option<Outage> {
+        let waits = self.served.iter().map(|served| {
+            let others = served.iter().filter(|(node, _)| *node != victim);
+            others.map(|(_, wait)| *wait).min()
+        });
+        let waits = waits.collect::<Option<Vec<Duration>>>()?;
+        Some(Outage {
+            first: waits.iter().copied().min()?,
+            last: waits.iter().copied().max()?,
+        })
+    }
 }
 
 /// Something that a client did not expect.

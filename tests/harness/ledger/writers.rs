@@ -1,6 +1,7 @@
 //! The clients: each does one write after the other, reconnects when it is told to, and notes what
 //! it was told, how long it waited, and what failed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use tokio_postgres::{Client, Error, Statement};
 
 use super::KEYS;
 use super::trouble::{Driver, Step, Trouble, within};
-use super::work::{Acknowledged, Failure, Interval, Nature, Work};
+use super::work::{Acknowledged, Failure, Interval, Nature, Outage, Work};
 use crate::harness::client::{Login, connect};
 use crate::harness::eventually;
 
@@ -73,6 +74,21 @@ impl Workload {
     /// From now on, what happens to the clients is counted under this name.
     pub fn begin(&self, name: &str, nature: Nature) {
         self.shared.begin(name, nature);
+    }
+
+    /// Does something unplanned to the servers. What happens to the clients from just before it on
+    /// is counted under this name; [`Interval::outage`] says how long they were without service.
+    pub fn strike<T>(&self, name: &str, fault: impl FnOnce() -> T) -> T {
+        self.begin(name, Nature::Unplanned);
+        fault()
+    }
+
+    /// Waits until every writer has had a write acknowledged in the current interval by another
+    /// node than `victim` (`""`: by any), and says how long that took.
+    pub async fn outage(&self, victim: &str) -> Outage {
+        let what = format!("every writer is served after {victim} failed");
+        eventually(&what, async || self.current().outage(victim).is_some()).await;
+        self.current().outage(victim).expect("there a moment ago")
     }
 
     /// Waits until every writer has done a write that it began after this call.
@@ -139,6 +155,8 @@ impl Shared {
             failures: Vec::new(),
             missing_at_release: 0,
             longest: vec![Duration::ZERO; self.spec.writers],
+            began: Instant::now(),
+            served: vec![BTreeMap::new(); self.spec.writers],
         });
     }
 
@@ -179,9 +197,10 @@ struct Session {
 }
 
 const INCREMENT: &str = "UPDATE counters SET n = n + 1 WHERE key = $1 RETURNING n";
-const INSERT: &str = "INSERT INTO ledger (id, writer, key, value) VALUES ($1, $2, $3, $4)";
+const INSERT: &str =
+    "INSERT INTO ledger (id, writer, key, value) VALUES ($1, $2, $3, $4) RETURNING node";
 const BOTH: &str = "WITH c AS (UPDATE counters SET n = n + 1 WHERE key = $3 RETURNING n) \
-     INSERT INTO ledger (id, writer, key, value) SELECT $1, $2, $3, n FROM c RETURNING value";
+     INSERT INTO ledger (id, writer, key, value) SELECT $1, $2, $3, n FROM c RETURNING value, node";
 
 impl Writer {
     fn new(number: usize, shared: Arc<Shared>) -> Self {
@@ -203,11 +222,11 @@ impl Writer {
             let begun = *waiting_since.get_or_insert_with(Instant::now);
             let id = i64::try_from(self.number).expect("few writers") * IDS_PER_WRITER + self.next;
             match self.write(id).await {
-                Ok(acknowledged) => {
+                Ok((acknowledged, node)) => {
                     self.next += 1;
                     self.acknowledged.push(acknowledged);
                     let answered = self.answered.take().unwrap_or_else(Instant::now);
-                    self.note_success(answered.saturating_duration_since(begun));
+                    self.note_success(answered.saturating_duration_since(begun), node);
                     waiting_since = None;
                     tokio::time::sleep(self.shared.spec.think).await;
                 }
@@ -225,12 +244,14 @@ impl Writer {
         (self.acknowledged, self.in_doubt)
     }
 
-    fn note_success(&self, waited: Duration) {
+    fn note_success(&self, waited: Duration, node: String) {
         self.shared.done[self.number].fetch_add(1, Ordering::Relaxed);
         self.shared.note(|interval| {
             interval.acknowledged += 1;
             let longest = &mut interval.longest[self.number];
             *longest = waited.max(*longest);
+            let since = interval.began.elapsed();
+            interval.served[self.number].entry(node).or_insert(since);
         });
     }
 
@@ -242,7 +263,7 @@ impl Writer {
         tokio::time::sleep(CONNECT_PAUSE).await;
     }
 
-    async fn write(&mut self, id: i64) -> Result<Acknowledged, Trouble> {
+    async fn write(&mut self, id: i64) -> Result<(Acknowledged, String), Trouble> {
         let key = i32::try_from(id * 7 % i64::from(KEYS)).expect("below KEYS");
         if self.session.is_none() {
             self.session = Some(self.connect().await?);
@@ -253,7 +274,7 @@ impl Writer {
             writer: self.number,
             nature: self.shared.nature(),
         };
-        let value = if id % 3 == 0 {
+        let (value, node) = if id % 3 == 0 {
             match within(
                 session
                     .client
@@ -261,7 +282,7 @@ impl Writer {
             )
             .await
             {
-                Ok(row) => row.get(0),
+                Ok(row) => (row.get(0), row.get(1)),
                 Err(error) => {
                     return Err(step.alone("statement", error, &mut session.driver).await);
                 }
@@ -276,15 +297,17 @@ impl Writer {
                 Err(error) => return Err(step.inside("UPDATE", error, &mut session.driver).await),
             };
             let row: [&(dyn ToSql + Sync); 4] = [&id, &writer, &key, &value];
-            if let Err(error) = within(session.client.execute(&session.insert, &row)).await {
-                return Err(step.inside("INSERT", error, &mut session.driver).await);
-            }
+            let answer = within(session.client.query_one(&session.insert, &row)).await;
+            let node: String = match answer {
+                Ok(row) => row.get(0),
+                Err(error) => return Err(step.inside("INSERT", error, &mut session.driver).await),
+            };
             if let Err(error) = within(session.client.batch_execute("COMMIT")).await {
                 return Err(step.commit("COMMIT", error, &mut session.driver).await);
             }
-            value
+            (value, node)
         };
-        Ok(Acknowledged { id, key, value })
+        Ok((Acknowledged { id, key, value }, node))
     }
 
     async fn connect(&mut self) -> Result<Session, Trouble> {
