@@ -18,6 +18,8 @@ mod front;
 mod lab;
 mod oracle;
 mod pooling;
+mod read_only;
+mod routes;
 mod servers;
 mod signals;
 mod switchover;
