@@ -14,6 +14,7 @@ mod console_cluster;
 mod crash;
 mod drivers;
 mod events;
+mod failover;
 mod front;
 mod lab;
 mod oracle;
