@@ -4,7 +4,7 @@
 //! [`Reports`] and never calls the control plane.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -93,6 +93,45 @@ pub struct NodeView {
     pub lsn: Option<Lsn>,
     /// Round trip of the last good probe in microseconds.
     pub probe_us: Option<u64>,
+    /// What BDR or PGD says of it, where it is one of theirs.
+    pub bdr: Option<BdrView>,
+}
+
+/// A node as BDR or PGD has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BdrView {
+    /// Its name in the group.
+    pub name: String,
+    /// `data`, `standby`, `subscriber-only`, `witness`: changes when a standby is promoted.
+    pub kind: String,
+    /// e.g. `ACTIVE`.
+    pub state: String,
+    /// e.g. `RAFT_FOLLOWER`; `None`: not told.
+    pub raft: Option<String>,
+    /// Does it know a leader of the group's consensus? `None`: not told.
+    pub has_raft_leader: Option<bool>,
+}
+
+/// How far behind its origin a consumer is, in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Not told.
+    Unknown,
+    /// It has everything that was seen at the origin.
+    Nothing,
+    /// Then there was something at the origin that the consumer has not confirmed yet.
+    Since(Instant),
+}
+
+impl Behind {
+    /// How long ago that was. It is as exact as the origin is probed often.
+    pub fn age(self, now: Instant) -> Option<Duration> {
+        match self {
+            Self::Unknown => None,
+            Self::Nothing => Some(Duration::ZERO),
+            Self::Since(then) => Some(now.saturating_duration_since(then)),
+        }
+    }
 }
 
 /// One direction of replication as seen at its origin.
@@ -102,13 +141,14 @@ pub struct LinkView {
     pub from: NodeName,
     /// Where it goes.
     pub to: NodeName,
-    /// `logical`, `pglogical`, `physical`.
+    /// `logical`, `pglogical`, `physical`, `bdr`.
     pub kind: &'static str,
     /// Slot at the origin, if any.
     pub slot: String,
-    /// `pg_stat_replication.state`, or why there is none.
+    /// `pg_stat_replication.state` (`streaming`, `catchup`, ...), or why there is none: `disabled`,
+    /// `disconnected`, `hidden`; or `copying` while a first copy is not complete.
     pub state: String,
-    /// Insert position at the origin.
+    /// Sent by the origin.
     pub sent_lsn: Option<Lsn>,
     /// Replayed at the target, as the origin knows it.
     pub replay_lsn: Option<Lsn>,
@@ -116,6 +156,110 @@ pub struct LinkView {
     pub lag_bytes: Option<u64>,
     /// WAL that the slot keeps back, in bytes.
     pub retained_bytes: Option<u64>,
+    /// The same as `lag_bytes` in time.
+    pub behind: Behind,
+    /// Insert position at the origin (of a standby: its replay position).
+    pub origin_lsn: Option<Lsn>,
+    /// Received at the target.
+    pub write_lsn: Option<Lsn>,
+    /// Durable at the target.
+    pub flush_lsn: Option<Lsn>,
+    /// `logical` or `physical`.
+    pub slot_type: Option<String>,
+    /// Does somebody read from the slot?
+    pub active: bool,
+    /// `pg_replication_slots.wal_status`.
+    pub wal_status: Option<String>,
+    /// WAL bytes that may be written before the slot is in danger; `None`: no limit.
+    pub safe_wal_bytes: Option<u64>,
+    /// At the target; empty for a standby.
+    pub subscription: String,
+    /// Of a subscription.
+    pub enabled: Option<bool>,
+    /// Tables whose first copy is not complete.
+    pub pending_tables: Option<u64>,
+    /// Errors while applying, since the target's statistics began.
+    pub apply_errors: Option<u64>,
+    /// Errors while copying tables.
+    pub sync_errors: Option<u64>,
+    /// Conflicts at the target.
+    pub conflicts: Option<u64>,
+}
+
+#[cfg(test)]
+impl LinkView {
+    /// A streaming link of which nothing else is known, for tests.
+    pub(crate) fn streaming(from: &str, to: &str) -> Self {
+        Self {
+            from: NodeName::new(from),
+            to: NodeName::new(to),
+            kind: "logical",
+            slot: "s".to_owned(),
+            state: "streaming".to_owned(),
+            sent_lsn: None,
+            replay_lsn: None,
+            lag_bytes: None,
+            retained_bytes: None,
+            behind: Behind::Unknown,
+            origin_lsn: None,
+            write_lsn: None,
+            flush_lsn: None,
+            slot_type: None,
+            active: true,
+            wal_status: None,
+            safe_wal_bytes: None,
+            subscription: "sub".to_owned(),
+            enabled: Some(true),
+            pending_tables: None,
+            apply_errors: None,
+            sync_errors: None,
+            conflicts: None,
+        }
+    }
+}
+
+/// Whom a slot feeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlotOwner {
+    /// A member of the cluster.
+    Member(NodeName),
+    /// BDR: a peer that is no member, the group, or the decoding worker.
+    Bdr(String),
+    /// Nobody whom we know: a backup tool, a change data capture.
+    Foreign,
+    /// Some member has not told what it reads from.
+    Unknown,
+}
+
+/// A replication slot of a node, whoever it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotView {
+    /// Where it is.
+    pub node: NodeName,
+    /// Its name.
+    pub slot: String,
+    /// Whom it feeds.
+    pub owner: SlotOwner,
+    /// `logical` or `physical`.
+    pub slot_type: Option<String>,
+    /// Output plugin of a logical slot.
+    pub plugin: Option<String>,
+    /// Database of a logical slot.
+    pub database: Option<String>,
+    /// Ends with its session.
+    pub temporary: bool,
+    /// Does somebody read from it?
+    pub active: bool,
+    /// From there it keeps WAL.
+    pub restart_lsn: Option<Lsn>,
+    /// Of a logical slot.
+    pub confirmed_lsn: Option<Lsn>,
+    /// WAL that it keeps back, in bytes.
+    pub retained_bytes: Option<u64>,
+    /// `pg_replication_slots.wal_status`.
+    pub wal_status: Option<String>,
+    /// WAL bytes that may be written before it is in danger; `None`: no limit.
+    pub safe_wal_bytes: Option<u64>,
 }
 
 /// A snapshot of one cluster.
@@ -139,6 +283,8 @@ pub struct ClusterView {
     pub nodes: Vec<NodeView>,
     /// Replication between them.
     pub links: Vec<LinkView>,
+    /// All slots of all members.
+    pub slots: Vec<SlotView>,
 }
 
 /// The operation that runs in a cluster.

@@ -9,6 +9,7 @@
 //! never from those below (`tests/tidy.rs` checks it; `docs/architecture.md` says why).
 
 // Layer 0, vocabulary: pure, no tokio, no I/O, no clock.
+pub mod civil;
 pub mod config;
 pub mod lsn;
 pub mod wire;

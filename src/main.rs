@@ -72,6 +72,9 @@ fn check(path: &Path) -> ExitCode {
             let (clusters, databases) =
                 (loaded.config.clusters.len(), loaded.config.databases.len());
             let users = loaded.users.len();
+            for warning in &loaded.warnings {
+                eprintln!("warning: {warning}");
+            }
             println!(
                 "{}: ok ({clusters} clusters, {databases} databases, {users} users)",
                 path.display()

@@ -37,6 +37,8 @@ pub(super) enum Value {
     Count(u64),
     /// A numeric with three digits of fraction: milliseconds.
     Millis(Duration),
+    /// A numeric with three digits of fraction: seconds.
+    Seconds(Duration),
     Bool(bool),
 }
 
@@ -151,6 +153,11 @@ pub(super) fn text_form(value: &Value) -> Cow<'_, str> {
             duration.as_millis(),
             duration.subsec_micros() % 1000
         )),
+        Value::Seconds(duration) => Cow::Owned(format!(
+            "{}.{:03}",
+            duration.as_secs(),
+            duration.subsec_millis()
+        )),
         Value::Bool(yes) => Cow::Borrowed(if *yes { "t" } else { "f" }),
     }
 }
@@ -167,6 +174,10 @@ fn put_binary(out: &mut BytesMut, value: &Value) {
             // One digit group holds four decimals: 12.345 is 12 and 3450.
             let fraction = duration.subsec_micros() % 1000 * 10;
             put_numeric(out, duration.as_millis(), fraction as u16, 3);
+        }
+        Value::Seconds(duration) => {
+            let fraction = duration.subsec_millis() * 10;
+            put_numeric(out, u128::from(duration.as_secs()), fraction as u16, 3);
         }
         Value::Bool(yes) => out.put_u8(u8::from(*yes)),
     }

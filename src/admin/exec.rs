@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::answer::{Answer, Column};
-use super::civil::length;
 use super::command::{Command, Privilege, VERBS, Verb};
 use super::connection::Interrupt;
 use super::driver::Constant;
@@ -17,6 +16,7 @@ use super::failure::Failure;
 use super::session::{Session, Stop};
 use super::show::{self, FINDINGS, PHASES};
 use super::{Request, operation};
+use crate::civil::length;
 use crate::config::{ClusterName, DatabaseName, NodeName};
 use crate::control::SwitchoverRequest;
 use crate::pool::VerbError;

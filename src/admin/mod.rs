@@ -5,7 +5,6 @@
 //! drivers send unasked.
 
 mod answer;
-mod civil;
 mod command;
 mod connection;
 mod driver;

@@ -2,9 +2,9 @@
 //! an error that says who leads now. Pure.
 
 use super::answer::Answer;
-use super::civil::length;
 use super::failure::Failure;
 use super::show::{self, FINDINGS, Finding, PHASES};
+use crate::civil::length;
 use crate::control::{Outcome, Report};
 use crate::pool::Blocker;
 use crate::wire::NoticeResponse;

@@ -1,5 +1,6 @@
 //! Composition root: builds the parts, owns tasks, threads and signals, and ends them in order.
 
+mod reload;
 mod signals;
 mod source;
 
@@ -21,9 +22,10 @@ use tokio::time::{Instant, interval, sleep_until};
 use crate::admin::{Console, Request, ShutdownMode};
 use crate::auth::{Authenticator, Kdf, UserList};
 use crate::cluster::{Fact, Reports};
-use crate::config::{Config, diff};
+use crate::config::Config;
 use crate::control::coordination::{FileStore, StoreError};
 use crate::control::events::Journal;
+use crate::control::notify::{self, Notifier};
 use crate::control::{Director, Setup};
 use crate::listener::{BindError, Doors, Sockets, Worker, WorkerSockets};
 use crate::pool::{JANITOR_ROUND, Pools};
@@ -124,11 +126,13 @@ struct App {
     core: Core,
     requests: mpsc::Receiver<Request>,
     console: Arc<Console>,
+    journal: Journal,
 }
 
 /// Runs an instance until it is told to end. `ready` is called when clients can come.
 pub fn run(source: Box<dyn Source>, ready: impl FnOnce(&Sockets)) -> Result<(), AppError> {
     let loaded = source.load().map_err(AppError::Config)?;
+    loaded.warn();
     let root = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -147,14 +151,17 @@ async fn start(
     let journal = Journal::open(&state_dir)?;
     let sockets = Sockets::bind(&loaded.config.listen, worker_count(&loaded.config))?;
     let (core, facts) = Core::new(loaded);
+    let (outlet, queue) = notify::queue(core.config.subscribe());
+    let journal = journal.notifying(outlet);
     let setup = Setup {
         config: Arc::clone(&core.config.borrow()),
         gates: Arc::new(core.pools.clone()),
         facts,
         store: Arc::new(store),
-        journal,
+        journal: journal.clone(),
     };
     let (director, handle) = Director::spawn(setup).await?;
+    let notifier = Notifier::spawn(queue, handle.clone(), journal.clone());
     let (requester, requests) = mpsc::channel(REQUESTS_MAX);
     let (pools, clients) = (core.pools.clone(), core.clients.clone());
     let console = Console::new(pools, clients, handle, core.config.subscribe(), requester);
@@ -176,9 +183,11 @@ async fn start(
         core,
         requests,
         console,
+        journal,
     };
     app.serve(signals).await;
     director.shutdown().await;
+    notifier.shutdown().await;
     clear_up(threads, unix_path);
     Ok(())
 }
@@ -302,24 +311,6 @@ impl App {
             }
             Request::Shutdown(mode) => Some(mode),
         }
-    }
-
-    /// All or nothing: what is wrong anywhere leaves everything as it was.
-    fn reload(&mut self) -> Result<Vec<String>, String> {
-        let loaded = self.source.load().inspect_err(|error| {
-            tracing::error!("RELOAD failed, nothing was changed:\n{error}");
-        })?;
-        let diff = diff(&self.core.config.borrow(), &loaded.config);
-        self.core.users.send_replace(Arc::new(loaded.users));
-        self.core.config.send_replace(Arc::new(diff.effective));
-        self.core.pools.apply_config();
-        for change in &diff.settings_changed {
-            tracing::info!("reload: {change}");
-        }
-        let restart = diff.restart_required.iter();
-        Ok(restart
-            .map(|path| format!("{path}: takes effect at the next start"))
-            .collect())
     }
 
     fn begin_shutdown(&self, mode: ShutdownMode) -> Draining {

@@ -1,6 +1,7 @@
 //! Where the configuration comes from.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::auth::UserList;
@@ -19,6 +20,16 @@ pub struct Loaded {
     pub config: Config,
     /// The content of `auth_file`.
     pub users: UserList,
+    /// What is worth a word and no reason not to serve, one line each.
+    pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    pub(super) fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 /// The usual source: a file, and the files it names.
@@ -48,8 +59,34 @@ impl Source for FileSource {
                     .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.kind))?
             }
         };
-        Ok(Loaded { config, users })
+        let warnings = missing_program(&config).map(|why| format!("{name}: {why}"));
+        Ok(Loaded {
+            config,
+            users,
+            warnings: warnings.into_iter().collect(),
+        })
     }
+}
+
+/// Can the notification command be run? A pooler without it serves all the same.
+fn missing_program(config: &Config) -> Option<String> {
+    let command = config.general.event_notification_command.as_ref()?;
+    let program = Path::new(command.program());
+    let is_program = |path: &Path| {
+        let file = fs::metadata(path);
+        file.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    // A name without a slash is looked up, as when it is run.
+    let found = if command.program().contains('/') {
+        is_program(program)
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|directory| is_program(&directory.join(program)))
+    };
+    (!found).then(|| {
+        let program = program.display();
+        format!("pgsluice.event_notification_command: {program} is not an executable file")
+    })
 }
 
 fn lines<T: ToString>(items: &[T]) -> String {

@@ -97,6 +97,10 @@ pub enum EventKind {
     ReplicationConflict,
     /// Replication met an error and tries again.
     ApplyError,
+    /// A node of a BDR group sees no leader of the group's consensus.
+    ConsensusLost,
+    /// It sees one again.
+    ConsensusRestored,
     /// The nodes that serve a route have changed.
     RouteChanged,
     /// The notification command failed, or events were not told.
@@ -151,6 +155,8 @@ words!(EventKind {
     SlotRetainsWal = "slot_retains_wal",
     ReplicationConflict = "replication_conflict",
     ApplyError = "apply_error",
+    ConsensusLost = "consensus_lost",
+    ConsensusRestored = "consensus_restored",
     RouteChanged = "route_changed",
     NotificationFailed = "notification_failed",
     Reloaded = "reloaded",

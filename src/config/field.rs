@@ -83,7 +83,7 @@ impl<T: Words> Field for T {
 impl<T: Field> Field for Option<T> {
     fn from_value(value: Value) -> Option<Self> {
         let off = match &value {
-            Value::Off | Value::Integer(0) | Value::Time(Duration::ZERO) => true,
+            Value::Off | Value::Integer(0) | Value::Size(0) | Value::Time(Duration::ZERO) => true,
             Value::Text(text) => text.is_empty(),
             _ => false,
         };

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Secret;
+use super::units::{SIZE_UNITS, TIME_UNITS, human, split_unit, unit_of};
+use super::{Secret, command, event_filter, shell_words};
 
 /// The longest time that a setting may be: a month is surely a mistake of unit.
 pub(super) const LONGEST: Duration = Duration::from_hours(30 * 24);
@@ -51,6 +52,10 @@ pub(super) enum Kind {
         words: &'static [&'static str],
         later: &'static [&'static str],
     },
+    /// A command line, as one text or as a list of its words.
+    Command,
+    /// Kinds of events.
+    Events,
     /// Text that is never shown.
     Secret,
 }
@@ -87,6 +92,9 @@ pub(super) enum Fault {
     /// PostgreSQL's protocol ends a string with a zero byte.
     #[error("contains a zero byte")]
     ZeroByte,
+    /// It has the form, but no meaning; what is wrong.
+    #[error("{0}")]
+    Meaning(String),
     /// A secret must not be empty.
     #[error("is empty; leave the key out if there is no password")]
     EmptySecret,
@@ -99,6 +107,7 @@ impl Fault {
             Self::Expected(_) => format!("{self}, not {shown}"),
             Self::Range(_) | Self::Later(_) => format!("{shown} is {self}"),
             Self::Unit(_) => format!("{shown} has a {self}"),
+            Self::Meaning(what) => what.clone(),
             Self::ZeroByte | Self::EmptySecret => format!("{shown} {self}"),
         }
     }
@@ -113,22 +122,6 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         Err(fault) => Err(fault.explain(&format!("{text:?}"))),
     }
 }
-
-const TIME_UNITS: &[(&str, f64)] = &[
-    ("ms", 0.001),
-    ("s", 1.0),
-    ("min", 60.0),
-    ("h", 3600.0),
-    ("d", 86_400.0),
-];
-
-const SIZE_UNITS: &[(&str, u64)] = &[
-    ("B", 1),
-    ("kB", 1 << 10),
-    ("MB", 1 << 20),
-    ("GB", 1 << 30),
-    ("TB", 1 << 40),
-];
 
 impl Kind {
     /// A time from `min` milliseconds on.
@@ -199,7 +192,11 @@ impl Kind {
                     Err(Fault::Range(self.to_string()))
                 }
             }
-            Self::List => Ok(Value::List(split_list(text))),
+            Self::List | Self::Events => self.parse_list(split_list(text)),
+            Self::Command => {
+                let words = shell_words::split(text).map_err(Fault::Meaning)?;
+                self.parse_list(words)
+            }
             Self::Mode => match i64::from_str_radix(text, 8) {
                 Ok(mode @ 0..=0o777) => Ok(Value::Integer(mode)),
                 _ => Err(self.expected()),
@@ -215,6 +212,26 @@ impl Kind {
                 }
             }
         }
+    }
+
+    /// May TOML give it as a list of texts?
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::List | Self::Command | Self::Events)
+    }
+
+    /// Reads the texts of a list.
+    pub(super) fn parse_list(self, list: Vec<String>) -> Result<Value, Fault> {
+        if list.iter().any(|text| text.contains('\0')) {
+            return Err(Fault::ZeroByte);
+        }
+        match self {
+            Self::Command if list.is_empty() => return Ok(Value::Off),
+            Self::Command => command::check(&list).map_err(Fault::Meaning)?,
+            Self::Events => event_filter::check(&list).map_err(Fault::Meaning)?,
+            _ if list.iter().any(String::is_empty) => return Err(Self::Name.expected()),
+            _ => {}
+        }
+        Ok(Value::List(list))
     }
 
     /// As `SHOW CONFIG` shows it: PgBouncer's form, so that its tools can read it.
@@ -237,6 +254,7 @@ impl Kind {
             (_, Value::Time(time)) => time.as_secs_f64().to_string(),
             (_, Value::Size(size)) => size.to_string(),
             (_, Value::Text(text)) => text.clone(),
+            (Self::Command, Value::List(words)) => shell_words::join(words),
             (_, Value::List(list)) => list.join(","),
             (_, Value::Secret(_)) => "****".to_owned(),
         }
@@ -322,27 +340,12 @@ impl fmt::Display for Kind {
             Self::Host => f.write_str("one host name, address or socket directory in quotes"),
             Self::Relation => f.write_str("\"table\" or \"schema.table\" in lower case, or \"\""),
             Self::List => f.write_str("a list of texts"),
+            Self::Command => f.write_str("a command line in quotes, or a list of its words"),
+            Self::Events => f.write_str("a list of kinds of events (events.md has them all)"),
             Self::Mode => f.write_str("permission bits in octal in quotes (\"0770\")"),
             Self::Choice { words, later } => f.write_str(&quoted(words, later).join(" or ")),
             Self::Secret => f.write_str("a text, \"${VARIABLE}\" or \"file:/path\" in quotes"),
         }
-    }
-}
-
-/// In the largest unit that leaves a whole number: `90s`, `5min`.
-pub(super) fn human(time: Duration) -> String {
-    let ms = time.as_millis();
-    let unit = [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("min", 60_000),
-        ("s", 1000),
-    ]
-    .into_iter()
-    .find(|(_, size)| ms >= *size && ms.is_multiple_of(*size));
-    match unit {
-        Some((unit, size)) => format!("{}{unit}", ms / size),
-        None => format!("{ms}ms"),
     }
 }
 
@@ -352,23 +355,6 @@ fn quoted(words: &[&str], later: &[&str]) -> Vec<String> {
         .filter(|word| !later.contains(word))
         .map(|word| format!("\"{word}\""))
         .collect()
-}
-
-/// `1.5 min` → (1.5, `min`). Digits and one point only: neither sign nor exponent nor `inf`.
-fn split_unit(text: &str) -> Option<(f64, &str)> {
-    let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(end)?;
-    Some((number.parse().ok()?, unit.trim_start()))
-}
-
-fn unit_of<T: Copy>(units: &[(&str, T)], unit: &str) -> Option<T> {
-    units
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, factor)| *factor)
 }
 
 fn split_list(text: &str) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! Text → one immutable, checked [`Config`]. Pure: reading the file is the caller's business.
 
+mod command;
 mod diff;
+mod event_filter;
 mod event_kind;
 mod field;
 mod kind;
@@ -8,13 +10,18 @@ mod mistake;
 mod names;
 mod reference;
 mod resolve;
+mod route_rules;
 mod row;
 mod rules;
 mod settings;
+mod shell_words;
 mod show;
 mod toml;
+mod units;
 
+pub use command::{CommandLine, CommandTemplate, Placeholder};
 pub use diff::{Diff, diff};
+pub use event_filter::EventFilter;
 pub use event_kind::EventKind;
 pub use kind::parse_time;
 pub use mistake::{Mistake, nearest};
@@ -96,13 +103,23 @@ pub enum ReplicationKind {
     Pglogical,
     /// Streaming replication of a physical standby.
     Physical,
+    /// BDR 3 and later, EDB Postgres Distributed.
+    Bdr,
 }
 words!(ReplicationKind {
     Auto = "auto",
     Logical = "logical",
     Pglogical = "pglogical",
     Physical = "physical",
+    Bdr = "bdr",
 });
+
+impl ReplicationKind {
+    /// Does the setting allow that kind?
+    pub fn may_be(self, kind: Self) -> bool {
+        self == Self::Auto || self == kind
+    }
+}
 
 /// Who performs `pg_promote` on a physical standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,8 +178,35 @@ words!(PoolMode { Session = "session" });
 pub enum Route {
     /// The lead.
     Lead,
+    /// A node that follows the lead closely, read-only.
+    Read,
+    /// A node that takes writes, lead or not.
+    Any,
 }
-words!(Route { Lead = "lead" });
+words!(Route { Lead = "lead", Read = "read", Any = "any" });
+
+/// How sessions are spread over nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// To the node with the fewest.
+    LeastConnections,
+}
+words!(Balance {
+    RoundRobin = "round-robin",
+    LeastConnections = "least-connections",
+});
+
+/// Who serves reads when no node is fit for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFallback {
+    /// The lead.
+    Lead,
+    /// Nobody: 57P03.
+    Refuse,
+}
+words!(ReadFallback { Lead = "lead", Refuse = "refuse" });
 
 /// A string that never shows itself.
 #[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]

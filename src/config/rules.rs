@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::Kind;
 use super::mistake::{join, nearest};
-use super::{Candidate, ClusterName, Config, Listen, NodeConfig};
+use super::{Candidate, ClusterName, Config, Listen, NodeConfig, route_rules};
 
 /// Databases that are the console itself.
 const RESERVED: &[&str] = &["pgsluice", "pgbouncer"];
@@ -51,16 +51,18 @@ pub(super) fn broken(config: &Config, declared: &BTreeSet<String>) -> Vec<Broken
             found.push((path, what));
         }
     }
+    route_rules::broken(config, &mut found);
     found
 }
 
 /// Nodes that have the name or the address of another, over all clusters: two clusters with one
-/// node would each choose a lead for the same data.
+/// node would each choose a lead for the same data. And ids, which are unique in their cluster.
 pub(super) fn duplicates<'a>(
     nodes: impl IntoIterator<Item = (&'a ClusterName, &'a NodeConfig)>,
 ) -> Vec<Broken> {
     let mut found = Vec::new();
     let mut names: BTreeMap<&str, &ClusterName> = BTreeMap::new();
+    let mut ids: BTreeMap<(&str, u32), &NodeConfig> = BTreeMap::new();
     let mut addresses: BTreeMap<(String, u16), &NodeConfig> = BTreeMap::new();
     for (cluster, node) in nodes {
         let path = format!("{}.nodes", join("clusters", cluster.as_str()));
@@ -73,6 +75,13 @@ pub(super) fn duplicates<'a>(
             found.push((path.clone(), what));
         } else {
             names.insert(node.name.as_str(), cluster);
+        }
+        if let Some(other) = ids.insert((cluster.as_str(), node.id), node) {
+            let what = format!(
+                "duplicate id: {} has {} too (without an id, a node has its place in the file)",
+                other.name, node.id
+            );
+            found.push((join(&path, "id"), what));
         }
         let is_directory = node.host.starts_with('/');
         let host = if is_directory {

@@ -9,8 +9,8 @@ use super::kind::{Bare, Kind};
 use super::names::{ClusterName, DatabaseName, NodeName, UserName};
 use super::row::{Fallback, Reload, Row, Section, Setting, Values, section};
 use super::{
-    AuthType, Candidate, FailoverPolicy, LogLevel, OnDrainTimeout, PoolMode, Promote,
-    ReplicationKind, Route, Secret,
+    AuthType, Balance, Candidate, CommandTemplate, EventFilter, FailoverPolicy, LogLevel,
+    OnDrainTimeout, PoolMode, Promote, ReadFallback, ReplicationKind, Route, Secret,
 };
 
 use Fallback::{Required, Text, Unset};
@@ -118,6 +118,20 @@ section! {
         /// How long `SHUTDOWN WAIT_FOR_CLIENTS` or `WAIT_FOR_SERVERS` may take before the rest is
         /// closed; off: no bound. Under Kubernetes, less than the grace period.
         shutdown_timeout: Option<Duration> = Kind::time_or_off(1), Text("0"), Live;
+        /// Program that is run at events, one run after another, without a shell. `%n` stands for
+        /// the node's id, `%e` for the event, `%s` for its success (1 or 0), `%t` for its time, `%d`
+        /// for its detail, `%c` for the conninfo and `%a` for the name of the next available node,
+        /// `%p` for the id of the lead before, `%%` for `%`. It is shown in `SHOW CONFIG`: a
+        /// secret belongs into the program. See [events](events.md).
+        event_notification_command: Option<CommandTemplate> = Kind::Command, Text(""), Live;
+        /// Events at which it is run, by our names or by repmgr's; empty: all.
+        event_notifications: EventFilter = Kind::Events, Text(""), Live;
+        /// When it has not ended by then, it is killed with all that it started.
+        event_notification_timeout: Duration = Kind::time(1), Text("30s"), Live;
+        /// Where this instance stands. Clients of `route = "read"` and `route = "any"` get a node of
+        /// the same datacenter, and one of another only when no node is left here. Empty: all nodes
+        /// are equally near.
+        datacenter: Option<String> = Kind::Text, Text(""), Live;
     }
 }
 
@@ -133,7 +147,7 @@ section! {
     } {
         /// How its members replicate; `auto`: found out by asking the nodes.
         replication: ReplicationKind =
-            Kind::Choice { words: ReplicationKind::WORDS, later: &["bdr"] }, Text("auto"), Restart;
+            Kind::Choice { words: ReplicationKind::WORDS, later: &[] }, Text("auto"), Restart;
         /// Who promotes a physical standby that is to be lead: `wait` until somebody else did, or
         /// `pg_promote` it.
         promote: Promote =
@@ -165,8 +179,16 @@ section! {
         /// Table with one marker row per node, such as `public.pgsluice_marker`; empty: none,
         /// the gate nudges both nodes instead.
         marker_table: Option<String> = Kind::Relation, Text(""), Restart;
+        /// An event tells when a slot of a node, whoever it is for, keeps back more WAL than this;
+        /// 0: never.
+        slot_retained_max: Option<u64> = Kind::Size { max: 1 << 50 }, Text("10GB"), Restart;
+        /// An event tells when a node is behind another one for longer than this; 0: never.
+        replication_lag_alert: Option<Duration> = Kind::time_or_off(1), Text("1min"), Restart;
         /// How many held clients are released per millisecond; 0: all at once.
         release_per_ms: Option<u32> = Kind::Integer { min: 0, max: MANY }, Text("0"), Restart;
+        /// A node that has just come up gets its share of new sessions of `route = "read"` and
+        /// `route = "any"` little by little, and the whole of it after this time; off: at once.
+        slowstart: Option<Duration> = Kind::time_or_off(1), Text("0"), Restart;
     }
 }
 
@@ -196,10 +218,18 @@ section! {
         port: u16 = PORT, Text("5432"), Restart;
         /// Higher is preferred as lead.
         priority: i32 = Kind::Integer { min: -MANY, max: MANY }, Text("100"), Restart;
+        /// What the notification command gets for `%n`; unique in the cluster. Without it a node that
+        /// is added in the middle of the file changes the ids of those after it.
+        id: u32 = Kind::Integer { min: 1, max: MANY }, Unset("its place in the file, from 1 on"), Restart;
         /// May it become lead? `auto`: by switchover and failover; `manual`: only when an operator
         /// names it; `never`: it is a logical standby or a witness.
         candidate: Candidate =
             Kind::Choice { words: Candidate::WORDS, later: &[] }, Text("auto"), Restart;
+        /// Its share of the sessions of `route = "read"` and `route = "any"`, in proportion to the
+        /// weights of the others. 0: none, except as the lead that reads fall back to.
+        weight: u32 = Kind::Integer { min: 0, max: 1000 }, Text("100"), Restart;
+        /// Where it stands, to be compared with `datacenter` of `[pgsluice]`.
+        datacenter: Option<String> = Kind::Text, Text(""), Restart;
     }
 }
 
@@ -218,9 +248,25 @@ section! {
             words: PoolMode::WORDS,
             later: &["transaction", "statement"],
         }, Text("session"), Live;
-        /// Which node of the cluster its clients get.
-        route: Route = Kind::Choice { words: Route::WORDS, later: &["read"] }, Text("lead"), Live;
-        /// Servers per user.
+        /// Which node of the cluster its clients get. `lead`: the lead. `read`: a node that follows
+        /// the lead closely; sessions are read-only, and cannot change that. `any`: a node that
+        /// takes writes, lead or not, where conflicts are the application's business. A change ends
+        /// the sessions.
+        route: Route = Kind::Choice { words: Route::WORDS, later: &[] }, Text("lead"), Live;
+        /// How sessions of `route = "read"` and `"any"` are spread over the nodes: in turn, or to
+        /// the one with the fewest of them, both in proportion to the weights.
+        balance: Balance = Kind::Choice { words: Balance::WORDS, later: &[] }, Text("round-robin"), Live;
+        /// A node that is behind the lead by more serves no reads. Not more than the cluster's
+        /// `switchover_lag_max`: beyond that a node serves nothing.
+        read_lag_max: u64 = Kind::Size { max: 1 << 44 }, Text("16MB"), Live;
+        /// A node that is behind the lead by more than this time serves no reads, nor does one of
+        /// which that is not known; off: only bytes count.
+        read_lag_max_time: Option<Duration> = Kind::time_or_off(1), Text("0"), Live;
+        /// When no node is fit for reads: `lead`, the lead serves them (still read-only); `refuse`,
+        /// clients are refused with 57P03, at which libpq tries the next host of its list.
+        read_fallback: ReadFallback =
+            Kind::Choice { words: ReadFallback::WORDS, later: &[] }, Text("lead"), Live;
+        /// Servers per user, over all nodes together.
         pool_size: Option<usize> =
             Kind::Integer { min: 1, max: MANY }, Unset("`default_pool_size`"), Live;
     }

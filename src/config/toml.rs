@@ -168,10 +168,11 @@ impl Reader<'_> {
                 "a cluster must have a node".to_owned(),
             );
         }
-        for (name, table) in tables {
+        for (place, (name, table)) in (1..).zip(tables) {
             let path = join(&format!("{path}.nodes"), name);
             self.check_name(&path, rules::bad_name(name));
-            let values = self.values::<NodeConfig>(table, &path, &[]);
+            let mut values = self.values::<NodeConfig>(table, &path, &[]);
+            values.put_if_off("id", Value::Integer(place));
             nodes.extend(NodeConfig::build(values, NodeName::new(name)));
         }
         nodes
@@ -303,19 +304,15 @@ impl Reader<'_> {
                 self.resolver.secret(text.value())?
             }
             Item::Value(toml_edit::Value::String(text)) => self.resolver.expand(text.value())?,
-            Item::Value(toml_edit::Value::Array(array)) if kind == Kind::List => {
+            Item::Value(toml_edit::Value::Array(array)) if kind.is_list() => {
                 let mut list = Vec::new();
                 for value in array {
                     let text = value
                         .as_str()
                         .ok_or_else(|| kind.expected().explain(&shown))?;
-                    let text = self.resolver.expand(text)?;
-                    Kind::Name
-                        .parse(&text)
-                        .map_err(|fault| fault.explain(&shown))?;
-                    list.push(text);
+                    list.push(self.resolver.expand(text)?);
                 }
-                return Ok(Value::List(list));
+                return kind.parse_list(list).map_err(|fault| fault.explain(&shown));
             }
             _ if kind.is_textual() => return Err(kind.expected().explain(&shown)),
             Item::Value(toml_edit::Value::Integer(number)) => number.value().to_string(),

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Event;
+use super::notify::Outlet;
 use crate::config::{ClusterName, EventKind, NodeName};
 
 /// Events kept in memory.
@@ -21,6 +22,8 @@ const RING: usize = 1000;
 const QUEUE: usize = 1000;
 /// `events.log` is renamed to `events.log.1` at this size.
 const ROTATE_AT: u64 = 4 << 20;
+/// Bytes of a detail that are kept. The kernel gives a program arguments of up to 128 kB.
+const DETAIL_MAX: usize = 8192;
 
 /// What is told of an event; id and time are given by the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub struct News {
 #[derive(Debug, Clone)]
 pub struct Journal {
     inner: Arc<Inner>,
+    outlet: Option<Outlet>,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,16 @@ impl Journal {
         let ring = Mutex::new(Ring { events, next_id });
         Self {
             inner: Arc::new(Inner { ring, writer }),
+            outlet: None,
+        }
+    }
+
+    /// The same journal, whose events also go to the notification command.
+    #[must_use]
+    pub fn notifying(self, outlet: Outlet) -> Self {
+        Self {
+            outlet: Some(outlet),
+            ..self
         }
     }
 
@@ -101,7 +115,7 @@ impl Journal {
             node: news.node,
             kind: news.kind,
             success: news.success,
-            detail: news.detail,
+            detail: one_line(&news.detail),
         };
         ring.next_id = ring.next_id.saturating_add(1);
         log(&event);
@@ -112,6 +126,10 @@ impl Journal {
                 id = event.id,
                 "event was not written to events.log: the disk is slow"
             );
+        }
+        if let Some(outlet) = &self.outlet {
+            // While the ring is locked: events are told in the order of their ids.
+            outlet.offer(&event);
         }
         if ring.events.len() >= RING {
             ring.events.pop_front();
@@ -209,11 +227,11 @@ fn print_event(event: &Event) -> String {
         "{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
         event.id,
         time.as_millis(),
-        one_field(cluster),
-        one_field(node),
+        one_line(cluster),
+        one_line(node),
         event.kind,
         if event.success { 't' } else { 'f' },
-        one_field(&event.detail)
+        event.detail
     )
 }
 
@@ -238,9 +256,13 @@ fn parse_event(line: &str) -> Option<(u64, Option<Event>)> {
     Some((id, event))
 }
 
-/// Control characters would break the line; people read spaces just as well.
-fn one_field(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), " ")
+/// Control characters would break a line of the file, and an argument; people read spaces just as
+/// well.
+fn one_line(text: &str) -> String {
+    let mut line = text.replace(|c: char| c.is_control(), " ");
+    let end = line.floor_char_boundary(DETAIL_MAX);
+    line.truncate(end);
+    line
 }
 
 #[cfg(test)]
@@ -268,15 +290,19 @@ mod tests {
         let journal = Journal::open(dir.path()).unwrap();
         journal.tell(news("one\tof\ntwo"));
         journal.tell(news("two"));
+        let long = "ä".repeat(DETAIL_MAX);
+        journal.tell(news(&long));
+        assert_eq!(journal.latest().pop().unwrap().detail.len(), DETAIL_MAX);
         drop(journal);
         let mut file = append_to(&dir.path().join("events.log")).unwrap();
-        file.write_all(b"3\t17").unwrap();
+        file.write_all(b"4\t17").unwrap();
         file.write_all(b"\xFF\n").unwrap();
         let journal = Journal::open(dir.path()).unwrap();
-        journal.tell(news("three"));
+        journal.tell(news("four"));
         let all = journal.latest();
+        let cut = &long[..DETAIL_MAX];
         let seen: Vec<_> = all.iter().map(|e| (e.id, e.detail.as_str())).collect();
-        assert_eq!(seen, [(1, "one of two"), (2, "two"), (3, "three")]);
+        assert_eq!(seen, [(1, "one of two"), (2, "two"), (3, cut), (4, "four")]);
     }
 
     #[test]

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_postgres::Row;
 
+use super::bdr::{self, BdrNode, BdrSlot};
+use super::catalog::Catalog;
 use super::node_link::{LinkError, NodeLink, field, lsn_field};
-use super::replication::{Consumer, consumers};
-use crate::config::ClusterConfig;
+use super::replication::{Consumer, add_stats, consumers_of};
+use crate::config::{ClusterConfig, ReplicationKind};
 use crate::lsn::Lsn;
 
 /// What an answering node told.
@@ -29,21 +32,47 @@ pub(super) struct NodeFacts {
     /// Subscriptions, or what it follows as a standby.
     /// `None`: our role may not see them.
     pub consumers: Option<Vec<Consumer>>,
+    /// Its place in a BDR or PGD group.
+    pub bdr: Option<BdrNode>,
 }
 
 /// A slot, a walsender, or both, at an origin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sender {
     /// `None`: a walsender without a slot.
     pub slot: Option<String>,
+    /// `logical` or `physical`.
+    pub slot_type: Option<String>,
+    /// Output plugin.
+    pub plugin: Option<String>,
+    /// Database of a logical slot.
+    pub database: Option<String>,
+    /// Ends with its session.
+    pub temporary: bool,
     /// Does somebody read from it?
     pub active: bool,
-    /// `pg_stat_replication.state`.
+    /// Is there a walsender?
+    pub sends: bool,
+    /// `pg_stat_replication.state`; `None` with a walsender: hidden from our role.
     pub state: Option<String>,
+    /// Sent.
+    pub sent: Option<Lsn>,
+    /// Received by the consumer.
+    pub write: Option<Lsn>,
+    /// Durable at the consumer.
+    pub flush: Option<Lsn>,
     /// Confirmed by the consumer: replayed, or for an idle slot flushed.
     pub replay: Option<Lsn>,
     /// From there the slot keeps WAL.
     pub restart: Option<Lsn>,
+    /// Of a logical slot.
+    pub confirmed: Option<Lsn>,
+    /// `reserved`, `extended`, `unreserved`, `lost`.
+    pub wal_status: Option<String>,
+    /// WAL bytes that may be written before the slot is in danger.
+    pub safe_wal: Option<i64>,
+    /// What BDR uses the slot for.
+    pub bdr: Option<BdrSlot>,
 }
 
 const STATE: &str = "SELECT pg_is_in_recovery(), \
@@ -53,40 +82,91 @@ const STATE: &str = "SELECT pg_is_in_recovery(), \
     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
       ELSE pg_current_wal_insert_lsn() END::text";
 
-const SENDERS: &str = "SELECT s.slot_name::text, coalesce(s.active, true), r.state, \
-    coalesce(r.replay_lsn, s.confirmed_flush_lsn)::text, s.restart_lsn::text \
+// wal_status and safe_wal_size came with PostgreSQL 13.
+const SENDERS: &str = "SELECT s.slot_name::text, s.slot_type, s.plugin::text, s.database::text, \
+    coalesce(s.temporary, false), coalesce(s.active, true), r.pid IS NOT NULL, r.state, \
+    r.sent_lsn::text, r.write_lsn::text, r.flush_lsn::text, \
+    coalesce(r.replay_lsn, s.confirmed_flush_lsn)::text, s.restart_lsn::text, \
+    s.confirmed_flush_lsn::text, to_jsonb(s)->>'wal_status', \
+    (to_jsonb(s)->>'safe_wal_size')::int8 \
     FROM pg_replication_slots s FULL JOIN pg_stat_replication r ON r.pid = s.active_pid \
-    WHERE s.database IS NULL OR s.database = current_database() LIMIT 200";
+    ORDER BY 1 LIMIT 200";
 
 /// Asks all of it, on one connection.
 pub(super) async fn facts(link: &NodeLink, config: &ClusterConfig) -> Result<NodeFacts, LinkError> {
     let began = Instant::now();
     let row = link.row(STATE, &[]).await?;
     let took = began.elapsed();
-    let mut senders = Vec::new();
-    for row in link.rows(SENDERS, &[]).await? {
-        senders.push(Sender {
-            slot: field(&row, 0)?,
-            active: field(&row, 1)?,
-            state: field(&row, 2)?,
-            replay: lsn_field(&row, 3)?,
-            restart: lsn_field(&row, 4)?,
-        });
-    }
-    // What a role may not see costs the view a link, not the node its health.
-    let consumers = match consumers(link, config.replication).await {
-        Ok(consumers) => Some(consumers),
-        Err(error) if error.is_fatal() => return Err(error),
-        Err(_) => None,
-    };
-    Ok(NodeFacts {
+    let mut facts = NodeFacts {
         took,
         in_recovery: field(&row, 0)?,
         read_only: field(&row, 1)?,
         version: u32::try_from(field::<i32>(&row, 2)?).unwrap_or_default(),
         system_identifier: field::<Option<&str>>(&row, 3)?.and_then(|text| text.parse().ok()),
         lsn: lsn_field(&row, 4)?,
-        senders,
-        consumers,
+        senders: Vec::new(),
+        consumers: None,
+        bdr: None,
+    };
+    // What a role may not see, and what an extension does not answer, costs the view a link, not
+    // the node its health.
+    if let Err(error) = replication(link, config, &mut facts).await {
+        if error.is_fatal() {
+            return Err(error);
+        }
+        tracing::debug!(%error, "replication is not told");
+    }
+    Ok(facts)
+}
+
+async fn replication(
+    link: &NodeLink,
+    config: &ClusterConfig,
+    facts: &mut NodeFacts,
+) -> Result<(), LinkError> {
+    for row in link.rows(SENDERS, &[]).await? {
+        facts.senders.push(sender(&row)?);
+    }
+    let catalog = Catalog::read(link).await?;
+    let wanted = config.replication;
+    if !facts.in_recovery && wanted.may_be(ReplicationKind::Bdr) {
+        facts.bdr = bdr::local(link, &catalog).await?;
+    }
+    if facts.bdr.is_some() {
+        for (name, what) in bdr::slots(link).await? {
+            let mut senders = facts.senders.iter_mut();
+            if let Some(sender) = senders.find(|s| s.slot.as_ref() == Some(&name)) {
+                sender.bdr = Some(what);
+            }
+        }
+    }
+    let mut consumers = consumers_of(link, wanted, &catalog, facts.bdr.as_ref()).await?;
+    match add_stats(link, facts.version, &catalog, &mut consumers).await {
+        Err(error) if error.is_fatal() => return Err(error),
+        _ => {}
+    }
+    facts.consumers = Some(consumers);
+    Ok(())
+}
+
+fn sender(row: &Row) -> Result<Sender, LinkError> {
+    Ok(Sender {
+        slot: field(row, 0)?,
+        slot_type: field(row, 1)?,
+        plugin: field(row, 2)?,
+        database: field(row, 3)?,
+        temporary: field(row, 4)?,
+        active: field(row, 5)?,
+        sends: field(row, 6)?,
+        state: field(row, 7)?,
+        sent: lsn_field(row, 8)?,
+        write: lsn_field(row, 9)?,
+        flush: lsn_field(row, 10)?,
+        replay: lsn_field(row, 11)?,
+        restart: lsn_field(row, 12)?,
+        confirmed: lsn_field(row, 13)?,
+        wal_status: field(row, 14)?,
+        safe_wal: field(row, 15)?,
+        bdr: None,
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::monitor::probe;
 use super::node_link::NodeLink;
 use super::preflight::open;
-use super::replication::{Consumer, LinkKind, consumers, received};
+use super::replication::{Consumer, LinkKind, consumers, has_applied_all, received};
 use super::switchover::{Findings, Promotion};
 use super::verdict::Seen;
 use crate::config::{ClusterConfig, NodeConfig, Promote};
@@ -20,6 +20,16 @@ pub(super) struct LastSeen {
     pub confirmed: Option<Lsn>,
     /// The slot that the target reads from.
     pub slot: Option<String>,
+    /// The lead's name in a BDR group.
+    pub origin: Option<String>,
+}
+
+impl LastSeen {
+    /// Does it read from the lead, as far as that is known?
+    fn feeds(&self, consumer: &Consumer) -> bool {
+        let by = |known: &Option<String>, of: &Option<String>| known.is_some() && known == of;
+        by(&self.slot, &consumer.slot) || by(&self.origin, &consumer.origin)
+    }
 }
 
 /// Who takes part, and on what terms.
@@ -76,13 +86,10 @@ pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
     let plain = |why| Refused { why, hint: None };
     let target = open(&terms.config, &terms.to).await.map_err(plain)?;
     let failed = |e| plain(format!("\"{to}\" could not be asked: {e}"));
-    let all = consumers(&target, terms.config.replication)
-        .await
-        .map_err(failed)?;
-    let consumer = choose(all, terms.last.slot.as_deref());
+    let consumer = find_consumer(&target, terms).await?;
     let got = match &consumer {
         // Of any other consumer it is a position in another node's WAL.
-        Some(consumer) if consumer.slot.is_some() && consumer.slot == terms.last.slot => {
+        Some(consumer) if terms.last.feeds(consumer) => {
             received(&target, consumer).await.map_err(failed)?
         }
         _ => None,
@@ -143,12 +150,31 @@ async fn fresh_probes(terms: &Terms) -> Option<Arc<NodeLink>> {
     None
 }
 
+/// What the target applies. Refused at once if our role cannot see when it has: that would be
+/// waited for in vain.
+async fn find_consumer(target: &NodeLink, terms: &Terms) -> Result<Option<Consumer>, Refused> {
+    let failed = |e| Refused {
+        why: format!("\"{}\" could not be asked: {e}", terms.to.name),
+        hint: None,
+    };
+    let all = consumers(target, terms.config.replication)
+        .await
+        .map_err(failed)?;
+    let mut consumer = choose(all, &terms.last);
+    if let Some(consumer) = consumer.as_mut().filter(|c| c.origin.is_none()) {
+        consumer.origin.clone_from(&terms.last.origin);
+    }
+    has_applied_all(target, consumer.as_ref())
+        .await
+        .map_err(failed)?;
+    Ok(consumer)
+}
+
 /// Which consumer reads from the lead cannot be asked of a dead lead.
-fn choose(all: Vec<Consumer>, slot: Option<&str>) -> Option<Consumer> {
+fn choose(all: Vec<Consumer>, last: &LastSeen) -> Option<Consumer> {
     let only = all.len() == 1;
-    all.into_iter().find(|c| {
-        only || c.kind == LinkKind::Physical || (slot.is_some() && c.slot.as_deref() == slot)
-    })
+    all.into_iter()
+        .find(|c| only || c.kind == LinkKind::Physical || last.feeds(c))
 }
 
 /// Without a confirmation by the lead nothing says that the target ever read from it.
@@ -178,7 +204,7 @@ mod tests {
         let last = |lead: Option<u64>, confirmed: Option<u64>| LastSeen {
             lead_lsn: lead.map(Lsn),
             confirmed: confirmed.map(Lsn),
-            slot: None,
+            ..LastSeen::default()
         };
         for (last, received, loss) in [
             (last(Some(100), Some(60)), None, Some(40)),

@@ -4,6 +4,7 @@
 //! G comes from a statement that itself commits, so its commit record flushes everything before
 //! it; `pg_current_wal_lsn()` would miss commits of clients with `synchronous_commit = off`.
 
+use super::bdr;
 use super::node_link::{LinkError, NodeLink, field, lsn_field};
 use super::replication::{Consumer, LinkKind, SenderRow, sender_rows};
 use crate::config::NodeName;
@@ -104,9 +105,31 @@ pub(super) async fn poll(
         return Ok(Err(format!("the target has applied {seen} of {goal}")));
     }
     match (marker, captured.count) {
-        (Some(marker), Some(count)) => marker_visible(target, marker, count).await,
+        (Some(marker), Some(count)) => {
+            let there = marker_visible(target, marker, count).await?;
+            match (&consumer.origin, &there) {
+                (Some(origin), Ok(())) => queue_is_through(target, origin, captured).await,
+                _ => Ok(there),
+            }
+        }
         _ => Ok(Ok(())),
     }
+}
+
+/// BDR receives and applies apart, and its own function knows both. Asked only with a marker: that
+/// is a transaction which the target applies. A message is none, and the function might wait
+/// for ever.
+async fn queue_is_through(
+    target: &NodeLink,
+    origin: &str,
+    captured: &Captured,
+) -> Result<Result<(), String>, LinkError> {
+    let through = bdr::waited(target, origin, captured.lsn).await?;
+    Ok(if through {
+        Ok(())
+    } else {
+        Err("bdr.wait_for_apply_queue has not returned on the target".to_owned())
+    })
 }
 
 async fn replayed(standby: &NodeLink, captured: &Captured) -> Result<bool, LinkError> {

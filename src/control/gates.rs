@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Epoch;
 use crate::config::{ClusterName, NodeConfig, NodeName};
-use crate::pool::{DrainStatus, HoldOwner, Pools, Released};
+use crate::pool::{DrainStatus, HoldOwner, Pools, Released, Routes};
 use crate::relay::StopReason;
 
 /// The new lead, as the gate opens for it.
@@ -37,6 +37,8 @@ pub trait Gates: Send + Sync + std::fmt::Debug {
     fn open(&self, cluster: &ClusterName, opening: Opening<'_>) -> Released;
     /// [`Pools::refuse`].
     fn refuse(&self, cluster: &ClusterName, why: &str);
+    /// [`Pools::publish_routes`].
+    fn publish_routes(&self, cluster: &ClusterName, routes: Routes);
     /// [`Pools::drain_status`].
     fn drain_status(&self, cluster: &ClusterName, node: &NodeName) -> DrainStatus;
     /// [`Pools::drain_changes`].
@@ -84,6 +86,10 @@ impl Gates for Pools {
 
     fn refuse(&self, cluster: &ClusterName, why: &str) {
         Self::refuse(self, cluster, why);
+    }
+
+    fn publish_routes(&self, cluster: &ClusterName, routes: Routes) {
+        Self::publish_routes(self, cluster, routes);
     }
 
     fn drain_status(&self, cluster: &ClusterName, node: &NodeName) -> DrainStatus {

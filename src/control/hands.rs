@@ -20,7 +20,7 @@ pub(super) struct Hands {
     /// The old lead; `None` if it does not answer (failover).
     lead: Option<Arc<NodeLink>>,
     target: Arc<NodeLink>,
-    consumer: Option<Consumer>,
+    consumer: Option<Arc<Consumer>>,
     marker: Option<Marker>,
     /// G.
     pub captured: Option<Captured>,
@@ -65,7 +65,7 @@ pub(super) async fn preflight(operation: Operation) -> Outcome {
                 hands: Hands {
                     lead: cleared.lead,
                     target: cleared.target,
-                    consumer: cleared.consumer,
+                    consumer: cleared.consumer.map(Arc::new),
                     marker: None,
                     captured: None,
                     quiesce_began: None,
@@ -96,7 +96,7 @@ async fn planned(operation: &Operation) -> Outcome {
             hands: Hands {
                 lead: Some(pair.lead),
                 target: pair.target,
-                consumer: Some(pair.consumer),
+                consumer: Some(Arc::new(pair.consumer)),
                 marker: pair.marker,
                 captured: None,
                 quiesce_began: None,
@@ -260,13 +260,10 @@ async fn gate(hands: &Hands) -> Result<Outcome, LinkError> {
 
 /// Twice in a row: the apply worker may be seen between two messages.
 async fn applied(hands: &Hands) -> Result<Outcome, LinkError> {
-    let kind = hands
-        .consumer
-        .as_ref()
-        .map_or(LinkKind::Logical, |c| c.kind);
-    let first = has_applied_all(&hands.target, kind).await?;
+    let consumer = hands.consumer.as_deref();
+    let first = has_applied_all(&hands.target, consumer).await?;
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    let second = has_applied_all(&hands.target, kind).await?;
+    let second = has_applied_all(&hands.target, consumer).await?;
     Ok(yes(
         first && second,
         "the target still applies what it received",

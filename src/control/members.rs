@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 
 use super::facts::NodeFacts;
 use super::failover::LastSeen;
-use super::links::{HIDDEN, links_between};
+use super::lag::Positions;
+use super::links::{HIDDEN, bdr_view, links, links_between, slots};
 use super::monitor::Observation;
 use super::record::Record;
 use super::verdict::{Follows, Health, Nominee, follower};
@@ -25,6 +26,8 @@ pub(super) struct Member {
     pub health: Health,
     /// What it told last; kept when it goes down.
     pub facts: Option<NodeFacts>,
+    /// Where its WAL was when.
+    pub positions: Positions,
     /// With replication taken into account.
     pub observed: Observed,
     /// Since when.
@@ -43,6 +46,7 @@ impl Member {
             wanted,
             health: Health::default(),
             facts: None,
+            positions: Positions::default(),
             observed: Observed::Unknown,
             since: SystemTime::now(),
             reason: String::new(),
@@ -88,8 +92,11 @@ impl Members {
             return Vec::new();
         };
         member.health.note(observation.seen, fall, rise);
-        if observation.facts.is_some() {
-            member.facts = observation.facts;
+        if let Some(facts) = observation.facts {
+            if let Some(lsn) = facts.lsn {
+                member.positions.note(observation.began.into_std(), lsn);
+            }
+            member.facts = Some(facts);
         }
         let states: Vec<(Observed, String)> =
             self.nodes.iter().map(|m| self.state_of(m, lead)).collect();
@@ -172,6 +179,11 @@ impl Members {
             lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
             confirmed: link.as_ref().and_then(|l| l.replay_lsn),
             slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
+            origin: lead
+                .facts
+                .as_ref()
+                .and_then(|f| f.bdr.as_ref())
+                .map(|node| node.name.clone()),
         }
     }
 
@@ -182,16 +194,6 @@ impl Members {
         operation: Option<OperationView>,
     ) -> ClusterView {
         let lead = record.map(|r| &r.node);
-        let mut links = Vec::new();
-        for from in &self.nodes {
-            for to in self
-                .nodes
-                .iter()
-                .filter(|to| to.config.name != from.config.name)
-            {
-                links.extend(links_between(from, to));
-            }
-        }
         ClusterView {
             name: self.config.name.clone(),
             epoch: record.map(|r| r.epoch).unwrap_or_default(),
@@ -201,7 +203,8 @@ impl Members {
             previous: record.and_then(|r| r.previous.clone()),
             operation,
             nodes: self.nodes.iter().map(|m| node_view(m, lead)).collect(),
-            links,
+            links: links(&self.nodes),
+            slots: slots(&self.nodes),
         }
     }
 }
@@ -228,6 +231,7 @@ fn node_view(member: &Member, lead: Option<&NodeName>) -> NodeView {
         system_identifier: facts.and_then(|f| f.system_identifier),
         in_recovery: facts.map(|f| f.in_recovery),
         lsn: facts.and_then(|f| f.lsn),
+        bdr: facts.and_then(bdr_view),
         probe_us: facts.map(|f| u64::try_from(f.took.as_micros()).unwrap_or(u64::MAX)),
     }
 }

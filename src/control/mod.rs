@@ -2,6 +2,9 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+mod bdr;
+mod catalog;
+mod child;
 pub mod coordination;
 mod director;
 mod driver;
@@ -13,10 +16,13 @@ mod gate_lsn;
 pub mod gates;
 mod governor;
 mod hands;
+mod lag;
 mod links;
 mod members;
 mod monitor;
 mod node_link;
+pub mod notify;
+mod placeholders;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod preflight;
@@ -25,8 +31,10 @@ mod record;
 mod replication;
 mod report;
 mod requests;
+mod routing;
 pub mod switchover;
 mod verdict;
+mod watchkeeper;
 
 pub use director::{Director, Setup};
 pub use record::Record;

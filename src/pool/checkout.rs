@@ -5,22 +5,23 @@
 //! be lost when a client leaves the queue at any moment. Only this file and `lease.rs` move a
 //! server between idle, leased and closing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::cluster::{Epoch, Fact};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, NodeName, Route};
 
 use super::database::Database;
-use super::gate::{Admission, ClusterGate, Dialing, lock};
+use super::gate::{Admission, ClusterGate, lock};
 use super::info::StartupParams;
 use super::lease::{Lease, Leased};
 use super::queue::{OpenPermit, Place, Queued};
 use super::request::{CheckoutError, PoolKey, Request};
-use super::server::{Dial, Server};
+use super::routed::Entry;
+use super::server::Server;
 use super::shared::Shared;
 use super::snapshot::StatsSnapshot;
 
@@ -28,6 +29,8 @@ use super::snapshot::StatsSnapshot;
 #[derive(Debug)]
 pub struct Pool {
     pub(super) key: PoolKey,
+    /// For life: a database whose route changes gets other pools.
+    pub(super) route: Route,
     pub(super) database: Arc<Database>,
     pub(super) gate: Arc<ClusterGate>,
     pub(super) shared: Arc<Shared>,
@@ -43,12 +46,12 @@ pub(super) struct State {
     pub(super) queue: VecDeque<Place>,
     pub(super) next_place: u64,
     /// What the last server of this pool told and was told at its login, for the next to share.
-    last_parameters: Bytes,
-    last_params: StartupParams,
+    pub(super) last_parameters: Bytes,
+    pub(super) last_params: StartupParams,
     /// Its database left the configuration: nobody is let in any more.
     pub(super) removed: bool,
-    /// After a failed dial nobody tries again before this.
-    retry_at: Option<Instant>,
+    /// After a failed dial nobody tries that node again before this.
+    pub(super) retries: BTreeMap<NodeName, Instant>,
     /// Of sessions that are over.
     pub(super) totals: StatsSnapshot,
 }
@@ -67,6 +70,16 @@ impl State {
 
     pub(super) fn servers(&self) -> usize {
         self.idle.len() + self.leased.len() + self.dialing
+    }
+
+    /// When the node may be tried again, if not now.
+    pub(super) fn retry_at(&self, node: &NodeName, now: Instant) -> Option<Instant> {
+        self.retries.get(node).copied().filter(|at| *at > now)
+    }
+
+    /// When the first of those that failed may be tried again.
+    pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
+        self.retries.values().copied().filter(|at| *at > now).min()
     }
 
     fn is_front(&self, number: u64) -> bool {
@@ -90,8 +103,9 @@ impl State {
 enum Turn {
     Take(Lease),
     Open {
-        lead: Arc<NodeConfig>,
-        epoch: Epoch,
+        node: Arc<NodeConfig>,
+        /// Of the lead.
+        epoch: Option<Epoch>,
         permit: OpenPermit,
     },
     Wait(Option<Instant>),
@@ -107,6 +121,7 @@ impl Pool {
     ) -> Self {
         Self {
             key,
+            route: database.config().route,
             database,
             gate,
             shared,
@@ -138,10 +153,10 @@ impl Pool {
                     }
                 },
                 Turn::Open {
-                    lead,
+                    node,
                     epoch,
                     permit,
-                } => match self.open(request, lead, epoch, permit).await {
+                } => match self.open(request, node, epoch, permit).await {
                     Ok(Some(lease)) => {
                         self.lock().totals.wait_time_us += micros(began.elapsed());
                         return Ok(lease);
@@ -181,23 +196,37 @@ impl Pool {
         if state.removed {
             return Turn::Refused(Arc::from("the database was removed from the configuration"));
         }
-        let (lead, epoch) = match self.gate.admit(self.database.operator()) {
-            Admission::Open { lead, epoch } => (lead, epoch),
-            Admission::Hold => return Turn::Wait(None),
-            Admission::Refuse(why) => return Turn::Refused(why),
-        };
+        let limit = self.database.pool_size();
+        let is_full = |state: &State| limit > 0 && state.servers() >= limit;
         let now = Instant::now();
-        if let Err(later) = self.gate.pass(now) {
-            return Turn::Wait(Some(later));
-        }
-        if let Some(server) = self.take_idle(state, &lead, request, doomed) {
+        let (node, epoch) = if self.is_routed() {
+            if is_full(state) && state.idle.is_empty() {
+                return Turn::Wait(None);
+            }
+            match self.choose(state, now) {
+                Entry::Open(node) => (node, None),
+                Entry::Hold => return Turn::Wait(None),
+                Entry::Later(later) => return Turn::Wait(Some(later)),
+                Entry::Refuse(why) => return Turn::Refused(why),
+            }
+        } else {
+            let (lead, epoch) = match self.gate.admit(self.database.operator()) {
+                Admission::Open { lead, epoch } => (lead, epoch),
+                Admission::Hold => return Turn::Wait(None),
+                Admission::Refuse(why) => return Turn::Refused(why),
+            };
+            if let Err(later) = self.gate.pass(now) {
+                return Turn::Wait(Some(later));
+            }
+            (lead, Some(epoch))
+        };
+        if let Some(server) = self.take_idle(state, &node, request, doomed) {
             return Turn::Take(self.lease(state, server, request));
         }
-        if let Some(retry_at) = state.retry_at.filter(|retry_at| *retry_at > now) {
+        if let Some(retry_at) = state.retry_at(&node.name, now) {
             return Turn::Wait(Some(retry_at));
         }
-        let limit = self.database.pool_size();
-        if limit > 0 && state.servers() >= limit {
+        if is_full(state) {
             // A full pool makes room by closing the coldest server that fits nobody in front.
             if state.idle.is_empty() {
                 return Turn::Wait(None);
@@ -205,9 +234,9 @@ impl Pool {
             doomed.push(state.idle.remove(0).server);
         }
         state.dialing += 1;
-        let permit = OpenPermit::new(self, Dialing::new(&self.gate));
+        let permit = OpenPermit::new(self, &node.name);
         Turn::Open {
-            lead,
+            node,
             epoch,
             permit,
         }
@@ -216,7 +245,7 @@ impl Pool {
     fn take_idle(
         &self,
         state: &mut State,
-        lead: &NodeConfig,
+        node: &NodeConfig,
         request: &Request,
         doomed: &mut Vec<Server>,
     ) -> Option<Server> {
@@ -224,7 +253,7 @@ impl Pool {
         loop {
             let at = state.idle.iter().rposition(|idle| {
                 let info = &idle.server.info;
-                info.node.name == lead.name
+                info.node.name == node.name
                     && info.generation == generation
                     && info.params == request.params
             })?;
@@ -238,103 +267,6 @@ impl Pool {
             });
             doomed.push(server);
         }
-    }
-
-    /// Opens a server and leases it. `None`: the gate moved meanwhile, or the node was not reached;
-    /// the client goes back to its place.
-    async fn open(
-        self: &Arc<Self>,
-        request: &Request,
-        lead: Arc<NodeConfig>,
-        epoch: Epoch,
-        permit: OpenPermit,
-    ) -> Result<Option<Lease>, CheckoutError> {
-        let node = lead.name.clone();
-        let dial = self.dial_for(request, lead);
-        let config = self.shared.config();
-        let general = &config.general;
-        let dialer = self.shared.dialer();
-        let mut moves = self.gate.bell().subscribe();
-        let server = tokio::select! {
-            result = Server::dial(self.shared.next_id(), dial, &dialer) => result,
-            () = self.gate_moved(&mut moves, epoch) => return Ok(None),
-        };
-        match server {
-            Ok(server) => Ok(self.lease_opened(server, request, permit)),
-            Err(error) if error.is_final() => Err(CheckoutError::Login(error)),
-            Err(error) => {
-                tracing::warn!(%node, error = %Chain(&error), "server login failed");
-                self.shared.reports.tell(Fact::DialFailed {
-                    node,
-                    error: Chain(&error).to_string(),
-                });
-                self.lock().retry_at = Some(Instant::now() + general.server_login_retry);
-                Ok(None)
-            }
-        }
-    }
-
-    fn dial_for(&self, request: &Request, lead: Arc<NodeConfig>) -> Dial {
-        Dial {
-            node: lead,
-            generation: self.database.generation(),
-            dbname: self.database.dbname(),
-            user: self.key.user.to_string(),
-            secret: request.secret.clone(),
-            params: self.shared_params(&request.params),
-        }
-    }
-
-    /// Clients of a pool mostly ask for the same: then they share one copy.
-    fn shared_params(&self, wanted: &StartupParams) -> StartupParams {
-        let mut state = self.lock();
-        if state.last_params != *wanted {
-            state.last_params = wanted.clone();
-        }
-        state.last_params.clone()
-    }
-
-    /// Returns when the gate is no longer open under `epoch`.
-    async fn gate_moved(&self, moves: &mut tokio::sync::watch::Receiver<u64>, epoch: Epoch) {
-        loop {
-            match self.gate.admit(self.database.operator()) {
-                Admission::Open { epoch: now, .. } if now == epoch => {}
-                _ => return,
-            }
-            if moves.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
-
-    /// The last look at the gate, under the pool's lock, is what makes a hold tight.
-    fn lease_opened(
-        self: &Arc<Self>,
-        mut server: Server,
-        request: &Request,
-        permit: OpenPermit,
-    ) -> Option<Lease> {
-        let mut state = self.lock();
-        state.retry_at = None;
-        if state.last_parameters == server.parameters {
-            server.parameters = state.last_parameters.clone();
-        } else {
-            state.last_parameters = server.parameters.clone();
-        }
-        let fits = match self.gate.admit(self.database.operator()) {
-            Admission::Open { lead, .. } => lead.name == server.info.node.name,
-            Admission::Hold | Admission::Refuse(_) => false,
-        };
-        let current = server.info.generation == self.database.generation();
-        let lease = if fits && current && !state.removed {
-            Some(self.lease(&mut state, server, request))
-        } else {
-            close_all(vec![server]);
-            None
-        };
-        drop(state);
-        drop(permit);
-        lease
     }
 
     /// A client has logged in.
@@ -355,20 +287,5 @@ fn micros(span: Duration) -> u64 {
 pub(super) fn close_all(servers: Vec<Server>) {
     for server in servers {
         tokio::spawn(server.close());
-    }
-}
-
-/// An error with its causes, for a log line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }

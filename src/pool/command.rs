@@ -127,7 +127,7 @@ impl Pools {
             dialing: gate.dialing.load(Ordering::Acquire),
             ..DrainStatus::default()
         };
-        for pool in self.of_cluster(cluster) {
+        for pool in self.lead_pools(cluster) {
             let state = pool.lock();
             status.held += state.queue.len();
             for leased in state.leased.values().filter(|leased| leased.is_on(node)) {
@@ -170,13 +170,16 @@ impl Pools {
     }
 
     /// Stops every session with a server on `node` now, and closes idle servers there.
+    /// The node is given up: that is for whoever is on it, whatever the route.
     pub fn stop_sessions(&self, cluster: &ClusterName, node: &NodeName, reason: StopReason) {
-        self.for_leased(cluster, |leased| {
-            if leased.is_on(node) {
-                leased.order.raise(Order::StopNow(reason));
-            }
-        });
-        self.close_idle(cluster, node);
+        for pool in self.of_cluster(cluster) {
+            pool.for_sessions(|leased| {
+                if leased.is_on(node) {
+                    leased.order.raise(Order::StopNow(reason));
+                }
+            });
+            pool.close_idle_if(|idle| idle.server.info.node.name == *node);
+        }
     }
 
     /// Stops the sessions that have not parked.
@@ -198,7 +201,7 @@ impl Pools {
         };
         let mut logins = JoinSet::new();
         let mut ready = 0;
-        for pool in self.of_cluster(cluster) {
+        for pool in self.lead_pools(cluster) {
             for (params, count) in pool.params_elsewhere(&target.name) {
                 for _ in 0..count {
                     if logins.len() >= PREWARM_PARALLEL {
@@ -229,6 +232,7 @@ impl Pools {
             user: pool.key.user.to_string(),
             secret: self.secret_of(&pool.key.user),
             params,
+            read_only: false,
         };
         let (id, dialer) = (self.shared().next_id(), self.shared().dialer());
         let (pool, dialing) = (Arc::clone(pool), Dialing::new(gate));
@@ -254,25 +258,27 @@ impl Pools {
     }
 
     fn close_idle_if(&self, cluster: &ClusterName, doomed: impl Fn(&Idle) -> bool) {
-        for pool in self.of_cluster(cluster) {
+        for pool in self.lead_pools(cluster) {
             pool.close_idle_if(&doomed);
         }
     }
 
-    /// Locks every pool of the cluster once and shows each server that a session has.
+    /// Locks every pool of the lead's traffic once and shows each server that a session has.
     fn for_leased(&self, cluster: &ClusterName, mut act: impl FnMut(&Leased)) {
-        for pool in self.of_cluster(cluster) {
-            let state = pool.lock();
-            state
-                .leased
-                .values()
-                .filter(|leased| leased.phase == Use::Session)
-                .for_each(&mut act);
+        for pool in self.lead_pools(cluster) {
+            pool.for_sessions(&mut act);
         }
     }
 
+    /// The pools that a hold, a drain and a release are about.
+    fn lead_pools(&self, cluster: &ClusterName) -> Vec<Arc<Pool>> {
+        let mut pools = self.of_cluster(cluster);
+        pools.retain(|pool| !pool.is_routed());
+        pools
+    }
+
     fn held(&self, cluster: &ClusterName) -> usize {
-        self.of_cluster(cluster)
+        self.lead_pools(cluster)
             .iter()
             .map(|pool| pool.lock().queue.len())
             .sum()
@@ -317,6 +323,14 @@ impl Leased {
 }
 
 impl Pool {
+    fn for_sessions(&self, act: impl FnMut(&Leased)) {
+        let state = self.lock();
+        let sessions = state.leased.values();
+        sessions
+            .filter(|leased| leased.phase == Use::Session)
+            .for_each(act);
+    }
+
     fn blocker(&self, leased: &Leased) -> Blocker {
         let (activity, age) = leased.meter.activity();
         Blocker {

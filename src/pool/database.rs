@@ -1,11 +1,12 @@
 //! A database as the pools of all its users share it: its settings and the operator's word.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::config::{DatabaseConfig, DatabaseName};
 
 use super::gate::Operator;
+use super::routed::RouteMemory;
 use super::shared::Shared;
 
 /// See the module's text.
@@ -21,6 +22,8 @@ pub struct Database {
     generation: AtomicU64,
     /// Clients logged in or logging in.
     pub(super) logins: AtomicU64,
+    /// Of `route = "read"` and `route = "any"`.
+    pub(super) route_memory: Mutex<RouteMemory>,
 }
 
 impl Database {
@@ -33,6 +36,7 @@ impl Database {
             disabled: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             logins: AtomicU64::new(0),
+            route_memory: Mutex::default(),
         }
     }
 

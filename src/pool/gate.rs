@@ -9,6 +9,7 @@
 //! checkout that still saw the gate open has its server on the pool's books, and none will come
 //! after it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::config::{ClusterName, NodeConfig, NodeName};
 use crate::relay::HoldId;
 
 use super::HoldOwner;
+use super::route::Routes;
 
 /// Span in which at most `per_ms` held clients are let through.
 const PACE_WINDOW: Duration = Duration::from_millis(1);
@@ -89,6 +91,10 @@ pub(super) struct ClusterGate {
     departed: Mutex<Vec<Departed>>,
     pub(super) dialing: AtomicUsize,
     pace: Mutex<Pace>,
+    /// What `route = "read"` and `route = "any"` go by; `None` until something was published.
+    routes: RwLock<Option<Arc<Routes>>>,
+    /// Sessions of those routes, by node.
+    sessions: Mutex<BTreeMap<NodeName, Arc<AtomicUsize>>>,
     /// Rung when a session parks, goes on or ends, a dial ends, or the gate moves.
     bell: Arc<watch::Sender<u64>>,
 }
@@ -108,6 +114,8 @@ impl ClusterGate {
             departed: Mutex::new(Vec::new()),
             dialing: AtomicUsize::new(0),
             pace: Mutex::new(Pace::default()),
+            routes: RwLock::new(None),
+            sessions: Mutex::default(),
             bell,
         }
     }
@@ -178,6 +186,30 @@ impl ClusterGate {
         *state = next(&state);
         drop(state);
         self.ring();
+    }
+
+    /// What was published last.
+    pub(super) fn routes(&self) -> Option<Arc<Routes>> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        routes.clone()
+    }
+
+    /// First half of a publication (see the module's text). `false`: it is what was there.
+    pub(super) fn set_routes(&self, routes: Routes) -> bool {
+        let mut shown = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if shown.as_deref() == Some(&routes) {
+            return false;
+        }
+        *shown = Some(Arc::new(routes));
+        drop(shown);
+        self.ring();
+        true
+    }
+
+    /// How many sessions of `route = "read"` and `route = "any"` the node has.
+    pub(super) fn sessions(&self, node: &NodeName) -> Arc<AtomicUsize> {
+        let mut sessions = lock(&self.sessions);
+        Arc::clone(sessions.entry(node.clone()).or_default())
     }
 
     /// Is a server of this node worth keeping? It is while the gate stands open there, or may go
@@ -326,8 +358,11 @@ mod tests {
             name: name.into(),
             host: "127.0.0.1".to_owned(),
             port: 5432,
+            id: 1,
             priority: 100,
             candidate: Candidate::Auto,
+            weight: 100,
+            datacenter: None,
         })
     }
 

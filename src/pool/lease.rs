@@ -9,6 +9,7 @@ use super::checkout::{Idle, Pool, State, close_all};
 use super::gate::{Departed, Operator};
 use super::info::ServerInfo;
 use super::request::{ClientTag, Request};
+use super::routed::Seat;
 use super::server::{ResetError, Server};
 
 /// What a server that is not idle is doing.
@@ -58,6 +59,7 @@ impl Pool {
             pool,
             info: Arc::clone(&server.info),
             fate: Fate::Abrupt,
+            _seat: self.seat(&server.info.node.name),
         };
         Lease {
             server,
@@ -94,6 +96,7 @@ struct Booking {
     pool: Arc<Pool>,
     info: Arc<ServerInfo>,
     fate: Fate,
+    _seat: Option<Seat>,
 }
 
 impl Lease {
@@ -199,7 +202,7 @@ impl Booking {
         database.operator() == Operator::Open
             && self.info.generation == database.generation()
             && lifetime.is_none_or(|lifetime| self.info.opened.elapsed() < lifetime)
-            && self.pool.gate.keeps(&self.info.node.name)
+            && self.pool.keeps(&self.info.node.name)
     }
 
     fn give_back(mut self, server: Server) {
@@ -250,6 +253,8 @@ impl Drop for Booking {
         }
         match self.fate {
             Fate::Clean | Fate::Returned => self.pool.gate.ring(),
+            // A switchover waits for nobody who is no traffic of the lead.
+            Fate::Abrupt if self.pool.is_routed() => self.pool.gate.ring(),
             Fate::Abrupt => self.pool.gate.depart(Departed {
                 node: self.info.node.name.clone(),
                 pid: self.info.pid,

@@ -4,6 +4,7 @@
 //! ([`Pool::checkout`]), the control plane commands it (`command.rs`), the console asks it
 //! (`operator.rs`, `snapshot.rs`).
 
+mod balance;
 mod checkout;
 mod command;
 mod database;
@@ -12,9 +13,12 @@ mod gate;
 mod info;
 mod janitor;
 mod lease;
+mod open;
 mod operator;
 mod queue;
 mod request;
+mod route;
+mod routed;
 mod server;
 mod shared;
 mod snapshot;
@@ -27,6 +31,7 @@ pub use janitor::ROUND as JANITOR_ROUND;
 pub use lease::Lease;
 pub use operator::VerbError;
 pub use request::{CheckoutError, ClientTag, PoolKey, Request};
+pub use route::{RouteNode, Routes, Standing};
 pub use server::{DialError, Server};
 pub use snapshot::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot, StatsSnapshot};
 
@@ -40,7 +45,7 @@ use tokio::sync::watch;
 
 use crate::auth::{Kdf, UserList};
 use crate::cluster::Reports;
-use crate::config::{ClusterName, Config, DatabaseName, UserName};
+use crate::config::{ClusterName, Config, DatabaseConfig, DatabaseName, UserName};
 use crate::net::Stream;
 use crate::wire::startup::CancelRequest;
 
@@ -101,14 +106,15 @@ impl Pools {
             let gate = || Arc::new(ClusterGate::new(name.clone(), Arc::clone(&self.0.bell)));
             rooms.gates.entry(name.clone()).or_insert_with(gate);
         }
-        // Its pools would keep the gate of the old cluster, or servers of the old database.
+        // Its pools would keep the gate of the old cluster, servers of the old database, or sessions
+        // that no hold sees.
         let mut moved = Vec::new();
         for (name, wanted) in &config.databases {
             match rooms.databases.get(name) {
                 Some(known) if known.config() == *wanted => {}
                 Some(known) => {
                     let before = known.config();
-                    if before.cluster != wanted.cluster || before.dbname != wanted.dbname {
+                    if !is_same_place(&before, wanted) {
                         moved.push(name.clone());
                     }
                     known.set_config(Arc::clone(wanted));
@@ -243,6 +249,11 @@ impl Pools {
     fn database_list(&self) -> Vec<Arc<Database>> {
         lock(&self.0.rooms).databases.values().cloned().collect()
     }
+}
+
+/// Do clients of both find the same there?
+fn is_same_place(before: &DatabaseConfig, after: &DatabaseConfig) -> bool {
+    before.cluster == after.cluster && before.dbname == after.dbname && before.route == after.route
 }
 
 #[cfg(test)]

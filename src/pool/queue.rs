@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::config::NodeName;
+
 use super::checkout::Pool;
 use super::gate::Dialing;
+use super::routed::Seat;
 
 #[derive(Debug)]
 pub(super) struct Place {
@@ -79,15 +82,20 @@ impl Drop for Queued {
 /// The right to open one server, counted against the pool's size while it lives.
 pub(super) struct OpenPermit {
     pool: Arc<Pool>,
-    _dialing: Dialing,
+    /// A switchover waits for it, if it is for the lead's traffic.
+    _dialing: Option<Dialing>,
+    /// The next choice of a node goes by it, if there is one.
+    _seat: Option<Seat>,
 }
 
 impl OpenPermit {
     /// The caller has counted it in the pool's state.
-    pub(super) fn new(pool: &Arc<Pool>, dialing: Dialing) -> Self {
+    pub(super) fn new(pool: &Arc<Pool>, node: &NodeName) -> Self {
+        let is_lead = !pool.is_routed();
         Self {
             pool: Arc::clone(pool),
-            _dialing: dialing,
+            _dialing: is_lead.then(|| Dialing::new(&pool.gate)),
+            _seat: pool.seat(node),
         }
     }
 }

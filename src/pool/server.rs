@@ -71,7 +71,12 @@ pub struct Dial {
     pub secret: Option<Verifier>,
     /// Everything else of the startup packet.
     pub params: StartupParams,
+    /// The session cannot write.
+    pub read_only: bool,
 }
+
+/// Every transaction of a read-only session begins as it says.
+const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
 
 impl Dial {
     fn startup(&self) -> Vec<(Bytes, Bytes)> {
@@ -83,6 +88,11 @@ impl Dial {
         };
         let mut params = vec![own("user", &self.user), own("database", &self.dbname)];
         params.extend(self.params.iter().cloned());
+        if self.read_only {
+            // Behind the client's own, `options` included: PostgreSQL takes the last (postinit.c,
+            // process_startup_options), and RESET goes back to it.
+            params.push(own(READ_ONLY.0, READ_ONLY.1));
+        }
         params
     }
 }

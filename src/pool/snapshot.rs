@@ -1,15 +1,17 @@
 //! What readers see of the pools: rows of SHOW POOLS, DATABASES, SERVERS, STATS.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crate::config::{ClusterName, DatabaseName, NodeName, UserName};
+use crate::config::{ClusterName, DatabaseName, NodeConfig, NodeName, Route, UserName};
 use crate::relay::Reading;
 
 use super::Pools;
 use super::checkout::{Pool, State};
-use super::gate::{ClusterState, Operator};
+use super::gate::Operator;
 use super::lease::Use;
 
 /// One row of SHOW POOLS.
@@ -35,6 +37,10 @@ pub struct PoolSnapshot {
     pub sv_login: usize,
     /// Longest wait of a waiting client.
     pub maxwait: Duration,
+    /// Which node its clients get.
+    pub route: Route,
+    /// Nodes that it has servers on, in name order.
+    pub nodes: Vec<NodeName>,
 }
 
 /// One row of SHOW DATABASES.
@@ -42,8 +48,10 @@ pub struct PoolSnapshot {
 pub struct DatabaseSnapshot {
     /// Name.
     pub name: DatabaseName,
-    /// Host and port of the current lead, if there is one.
-    pub host: Option<(String, u16)>,
+    /// Which node its clients get.
+    pub route: Route,
+    /// Nodes that newcomers go to now.
+    pub nodes: Vec<Arc<NodeConfig>>,
     /// Cluster.
     pub cluster: ClusterName,
     /// Name on the node.
@@ -73,6 +81,8 @@ pub struct ServerSnapshot {
     pub state: &'static str,
     /// Node it is connected to.
     pub node: NodeName,
+    /// Of its database.
+    pub route: Route,
     /// Remote address; `None` for a Unix socket.
     pub addr: Option<IpAddr>,
     /// Remote port.
@@ -159,13 +169,10 @@ impl Pools {
                     .iter()
                     .filter(|pool| pool.key.database == database.name)
             };
-            let host = match self.gate(&config.cluster).map(|gate| gate.state()) {
-                Some(ClusterState::Open { lead, .. }) => Some((lead.host.clone(), lead.port)),
-                _ => None,
-            };
             DatabaseSnapshot {
                 name: database.name.clone(),
-                host,
+                route: config.route,
+                nodes: self.ways_in(&database),
                 cluster: config.cluster.clone(),
                 dbname: config.dbname.clone(),
                 pool_size: config.pool_size.unwrap_or(default_size),
@@ -237,6 +244,9 @@ impl Pool {
     fn snapshot(&self) -> PoolSnapshot {
         let state = self.lock();
         let maxwait = state.queue.front().map(|place| place.since.elapsed());
+        let idle = state.idle.iter().map(|idle| &idle.server.info);
+        let infos = idle.chain(state.leased.values().map(|leased| &leased.info));
+        let nodes: BTreeSet<NodeName> = infos.map(|info| info.node.name.clone()).collect();
         PoolSnapshot {
             database: self.key.database.clone(),
             user: self.key.user.clone(),
@@ -252,6 +262,8 @@ impl Pool {
             sv_tested: state.in_use(Use::Reset),
             sv_login: state.dialing,
             maxwait: maxwait.unwrap_or_default(),
+            route: self.route,
+            nodes: nodes.into_iter().collect(),
         }
     }
 
@@ -264,6 +276,7 @@ impl Pool {
             user: self.key.user.clone(),
             state,
             node: info.node.name.clone(),
+            route: self.route,
             addr: info.ends.remote_ip(),
             port: info.ends.remote.map_or(info.node.port, |addr| addr.port()),
             local_addr: info.ends.local.map(|addr| addr.ip()),

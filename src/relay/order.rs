@@ -24,10 +24,14 @@ pub enum StopReason {
     DatabaseRemoved,
     /// It was in the way of a switchover with `ON DRAIN TIMEOUT terminate`.
     DrainTimeout,
+    /// Its node is no longer fit for its route: it lags, or is drained.
+    Unfit,
+    /// Its node is out of service, and its route goes elsewhere.
+    NodeLost,
 }
 
 impl StopReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Switchover,
         Self::Failover,
         Self::Reconnect,
@@ -36,6 +40,8 @@ impl StopReason {
         Self::Shutdown,
         Self::DatabaseRemoved,
         Self::DrainTimeout,
+        Self::Unfit,
+        Self::NodeLost,
     ];
 }
 

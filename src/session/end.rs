@@ -55,7 +55,9 @@ pub(super) fn last_words(end: &RelayEnd, node: &NodeName) -> Option<BytesMut> {
             SqlState::PROTOCOL_VIOLATION,
             format!("node \"{node}\" sent a message that makes no sense"),
         ),
-        Cause::Stopped(StopReason::Failover) if end.in_flight != InFlight::Nothing => {
+        Cause::Stopped(StopReason::Failover | StopReason::NodeLost)
+            if end.in_flight != InFlight::Nothing =>
+        {
             lost_words(end.in_flight, node)
         }
         Cause::Stopped(reason) => stop_words(*reason),
@@ -99,6 +101,14 @@ pub(super) fn stop_words(reason: StopReason) -> ErrorResponse {
         StopReason::Kill => ("database removed", "KILL was given."),
         StopReason::KillClient => ("admin forced disconnect", "KILL_CLIENT was given."),
         StopReason::Shutdown => ("server shutting down", "The pooler is shutting down."),
+        StopReason::Unfit => (
+            terminating,
+            "The node is no longer fit for this route: it is too far behind the lead, or drained.",
+        ),
+        StopReason::NodeLost => (
+            terminating,
+            "The node is out of service; this route goes to another one.",
+        ),
         StopReason::DatabaseRemoved => (
             "database removed",
             "The database is no longer in the pooler's configuration.",

@@ -199,8 +199,11 @@ async fn settle(lease: Lease, server: Leftover, stopped: Option<StopReason>) {
             lease.close().await;
         }
         (Leftover::Safe, _) => lease.release().await,
+        // A lost node's backends may never be seen to end, and no switchover waits for these.
+        (Leftover::Unreachable, _) | (Leftover::Busy { .. }, Some(StopReason::NodeLost)) => {
+            lease.abandon();
+        }
         (Leftover::Busy { at_boundary }, _) => lease.bury(at_boundary).await,
         (Leftover::Gone, _) => lease.lost(),
-        (Leftover::Unreachable, _) => lease.abandon(),
     }
 }

@@ -80,9 +80,11 @@ impl Cluster {
     fn text(&self) -> String {
         let name = &self.name;
         let replication = match self.kind {
-            Kind::Pglogical => "pglogical",
-            Kind::Native => "logical",
-            Kind::Physical => "physical",
+            // The test's own word.
+            _ if self.settings.contains("replication = ") => "",
+            Kind::Pglogical => "replication = \"pglogical\"\n",
+            Kind::Native => "replication = \"logical\"\n",
+            Kind::Physical => "replication = \"physical\"\n",
         };
         let marker = if self.marker {
             "marker_table = \"public.pgsluice_marker\"\n"
@@ -97,7 +99,7 @@ impl Cluster {
             .collect();
         format!(
             "[clusters.{name}]\n\
-             replication = \"{replication}\"\n\
+             {replication}\
              monitor = {{ user = \"{}\", password = \"{}\", dbname = \"{DATABASE}\" }}\n\
              {marker}{}\n\
              [clusters.{name}.nodes]\n\

@@ -7,11 +7,13 @@ mod harness;
 
 mod abort;
 mod bad_input;
+mod bdr;
 mod cancel;
 mod console;
 mod console_cluster;
 mod crash;
 mod drivers;
+mod events;
 mod front;
 mod lab;
 mod oracle;

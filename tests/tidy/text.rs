@@ -4,13 +4,20 @@ use super::source::{Source, Violation, words};
 
 /// Modules without tokio, I/O, clock and chance: `name` is `name.rs` and all that is in `name/`.
 pub(crate) const PURE: &[&str] = &[
+    "src/civil",
     "src/lsn",
     "src/wire",
     "src/config",
     "src/auth/scram",
     "src/pool/gate",
+    "src/pool/route",
+    "src/pool/balance",
     "src/relay/txn",
+    "src/control/lag",
+    "src/control/links",
     "src/control/verdict",
+    "src/control/watchkeeper",
+    "src/control/routing",
     "src/control/switchover",
 ];
 

@@ -1,13 +1,15 @@
 //! Our tables: clusters, nodes, replication, operations, events.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::Console;
-use super::super::civil::utc;
 use super::super::operation::summary;
-use super::{Col, int4, int8, maybe, millis, signed, text};
-use crate::cluster::{ClusterView, LinkView, NodeView, Observed, Role, Wanted};
+use super::{Col, int4, int8, maybe, millis, seconds, signed, text};
+use crate::civil::utc;
+use crate::cluster::{
+    BdrView, ClusterView, LinkView, NodeView, Observed, Role, SlotOwner, SlotView, Wanted,
+};
 use crate::config::{Candidate, NodeName};
 use crate::control::{Event, Outcome, Report};
 
@@ -55,6 +57,10 @@ impl Node {
         let lead = self.cluster.lead.as_ref()?;
         let mut links = self.cluster.links.iter();
         links.find(|link| link.from == *lead && link.to == self.view.name)
+    }
+
+    fn bdr(&self, get: impl FnOnce(&BdrView) -> Option<String>) -> Option<String> {
+        self.view.bdr.as_ref().and_then(get)
     }
 }
 
@@ -120,6 +126,17 @@ pub(super) const NODES: &[Col<Node>] = &[
     maybe("system_identifier", |n| {
         n.view.system_identifier.map(|id| id.to_string())
     }),
+    seconds("lag_seconds", |n| {
+        n.link_from_lead()
+            .and_then(|link| link.behind.age(Instant::now()))
+    }),
+    maybe("kind", |n| n.bdr(|bdr| Some(bdr.kind.clone()))),
+    maybe("bdr_node", |n| n.bdr(|bdr| Some(bdr.name.clone()))),
+    maybe("bdr_state", |n| n.bdr(|bdr| Some(bdr.state.clone()))),
+    maybe("raft_state", |n| n.bdr(|bdr| bdr.raft.clone())),
+    maybe("raft_has_leader", |n| {
+        n.bdr(|bdr| bdr.has_raft_leader.map(yes_no))
+    }),
 ];
 
 pub(super) fn nodes(console: &Console) -> Vec<Node> {
@@ -152,7 +169,27 @@ pub(super) const REPLICATION: &[Col<Link>] = &[
     }),
     int8("lag_bytes", |l| l.view.lag_bytes),
     int8("retained_bytes", |l| l.view.retained_bytes),
+    seconds("lag_seconds", |l| l.view.behind.age(Instant::now())),
+    maybe("origin_lsn", |l| {
+        l.view.origin_lsn.map(|lsn| lsn.to_string())
+    }),
+    maybe("write_lsn", |l| l.view.write_lsn.map(|lsn| lsn.to_string())),
+    maybe("flush_lsn", |l| l.view.flush_lsn.map(|lsn| lsn.to_string())),
+    maybe("slot_type", |l| l.view.slot_type.clone()),
+    text("active", |l| yes_no(l.view.active)),
+    maybe("wal_status", |l| l.view.wal_status.clone()),
+    int8("safe_wal_bytes", |l| l.view.safe_wal_bytes),
+    text("subscription", |l| l.view.subscription.clone()),
+    maybe("enabled", |l| l.view.enabled.map(yes_no)),
+    int8("pending_tables", |l| l.view.pending_tables),
+    int8("apply_errors", |l| l.view.apply_errors),
+    int8("sync_errors", |l| l.view.sync_errors),
+    int8("conflicts", |l| l.view.conflicts),
 ];
+
+fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
 
 pub(super) fn replication(console: &Console) -> Vec<Link> {
     let mut links = Vec::new();
@@ -163,6 +200,49 @@ pub(super) fn replication(console: &Console) -> Vec<Link> {
         }));
     }
     links
+}
+
+/// A slot of a node, and the cluster it is in.
+pub(super) struct Slot {
+    pub(super) cluster: String,
+    pub(super) view: SlotView,
+}
+
+pub(super) const SLOTS: &[Col<Slot>] = &[
+    text("cluster", |s| s.cluster.clone()),
+    text("node", |s| s.view.node.to_string()),
+    text("slot", |s| s.view.slot.clone()),
+    maybe("owner", |s| match &s.view.owner {
+        SlotOwner::Member(name) => Some(name.to_string()),
+        SlotOwner::Bdr(what) => Some(what.clone()),
+        SlotOwner::Foreign => Some("foreign".to_owned()),
+        SlotOwner::Unknown => None,
+    }),
+    maybe("slot_type", |s| s.view.slot_type.clone()),
+    maybe("plugin", |s| s.view.plugin.clone()),
+    maybe("database", |s| s.view.database.clone()),
+    text("temporary", |s| yes_no(s.view.temporary)),
+    text("active", |s| yes_no(s.view.active)),
+    maybe("restart_lsn", |s| {
+        s.view.restart_lsn.map(|lsn| lsn.to_string())
+    }),
+    maybe("confirmed_lsn", |s| {
+        s.view.confirmed_lsn.map(|lsn| lsn.to_string())
+    }),
+    int8("retained_bytes", |s| s.view.retained_bytes),
+    maybe("wal_status", |s| s.view.wal_status.clone()),
+    int8("safe_wal_bytes", |s| s.view.safe_wal_bytes),
+];
+
+pub(super) fn slots(console: &Console) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for cluster in console.control.views() {
+        slots.extend(cluster.slots.iter().map(|view| Slot {
+            cluster: cluster.name.to_string(),
+            view: view.clone(),
+        }));
+    }
+    slots
 }
 
 /// A phase of an operation, or its total.

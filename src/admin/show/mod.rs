@@ -1,6 +1,7 @@
 //! SHOW: every table with its columns. A column is declared once: name, type, and where the value
 //! comes from. PgBouncer's columns come first, in its order and of its types; ours follow.
 
+mod absent;
 mod cluster;
 mod pooler;
 mod stats;
@@ -62,6 +63,7 @@ enum Get<R: 'static> {
     Int8(fn(&R) -> Option<u64>),
     Count(fn(&R) -> u64),
     Millis(fn(&R) -> Duration),
+    Seconds(fn(&R) -> Option<Duration>),
 }
 
 impl<R> Col<R> {
@@ -70,7 +72,7 @@ impl<R> Col<R> {
             Get::Text(_) | Get::Maybe(_) => ColumnType::Text,
             Get::Int4(_) | Get::Signed(_) => ColumnType::Int4,
             Get::Int8(_) => ColumnType::Int8,
-            Get::Count(_) | Get::Millis(_) => ColumnType::Numeric,
+            Get::Count(_) | Get::Millis(_) | Get::Seconds(_) => ColumnType::Numeric,
         };
         Column::new(self.name, kind)
     }
@@ -86,6 +88,7 @@ impl<R> Col<R> {
             }),
             Get::Count(get) => Value::Count(get(row)),
             Get::Millis(get) => Value::Millis(get(row)),
+            Get::Seconds(get) => get(row).map_or(Value::Null, Value::Seconds),
         }
     }
 }
@@ -125,6 +128,11 @@ const fn millis<R>(name: &'static str, get: fn(&R) -> Duration) -> Col<R> {
     Col { name, get }
 }
 
+const fn seconds<R>(name: &'static str, get: fn(&R) -> Option<Duration>) -> Col<R> {
+    let get = Get::Seconds(get);
+    Col { name, get }
+}
+
 pub(super) fn columns<R>(parts: &[&[Col<R>]]) -> Vec<Column> {
     parts.iter().copied().flatten().map(Col::column).collect()
 }
@@ -159,6 +167,7 @@ pub(super) const TABLES: &[Table] = &[
     table!("CLUSTERS", [cluster::CLUSTERS], cluster::clusters),
     table!("NODES", [cluster::NODES], cluster::nodes),
     table!("REPLICATION", [cluster::REPLICATION], cluster::replication),
+    table!("SLOTS", [cluster::SLOTS], cluster::slots),
     table!("SWITCHOVER", [cluster::SWITCHOVER], cluster::operations),
     table!("EVENTS", [cluster::EVENTS], cluster::events),
     table!("POOLS", [pooler::POOLS], pooler::pools),
@@ -197,11 +206,11 @@ pub(super) const TABLES: &[Table] = &[
     table!("STATE", [pooler::STATE], pooler::state),
     table!("VERSION", [pooler::VERSION_COLUMN], pooler::version),
     // PgBouncer's tables about things that do not exist here: tools that ask get no rows.
-    table!("MEM", [pooler::MEM], pooler::nothing),
-    table!("PEERS", [pooler::PEERS], pooler::nothing),
-    table!("PEER_POOLS", [pooler::PEER_POOLS], pooler::nothing),
-    table!("DNS_HOSTS", [pooler::DNS_HOSTS], pooler::nothing),
-    table!("DNS_ZONES", [pooler::DNS_ZONES], pooler::nothing),
+    table!("MEM", [absent::MEM], absent::nothing),
+    table!("PEERS", [absent::PEERS], absent::nothing),
+    table!("PEER_POOLS", [absent::PEER_POOLS], absent::nothing),
+    table!("DNS_HOSTS", [absent::DNS_HOSTS], absent::nothing),
+    table!("DNS_ZONES", [absent::DNS_ZONES], absent::nothing),
 ];
 
 #[cfg(test)]

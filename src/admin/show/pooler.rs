@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::super::civil::utc;
 use super::super::{Console, VERSION};
-use super::{Col, int4, int8, maybe, text};
-use crate::config::{ConfigRow, PoolMode, show_config};
+use super::{Col, int4, maybe, text};
+use crate::civil::utc;
+use crate::config::{ConfigRow, PoolMode, Route, show_config};
 use crate::pool::{DatabaseSnapshot, PoolSnapshot, ServerSnapshot};
 use crate::session::ClientSnapshot;
 
@@ -29,6 +29,8 @@ pub(super) const POOLS: &[Col<PoolSnapshot>] = &[
     int4("maxwait_us", |p| u64::from(p.maxwait.subsec_micros())),
     text("pool_mode", |_| mode(PoolMode::Session)),
     maybe("load_balance_hosts", |_| None),
+    text("route", |p| p.route.to_string()),
+    text("node", |p| joined(p.nodes.iter())),
 ];
 
 pub(super) fn pools(console: &Console) -> Vec<PoolSnapshot> {
@@ -45,10 +47,11 @@ pub(super) struct Database {
 pub(super) const DATABASES: &[Col<Database>] = &[
     text("name", |d| d.now.name.to_string()),
     maybe("host", |d| {
-        d.now.host.as_ref().map(|(host, _)| host.clone())
+        let hosts = joined(d.now.nodes.iter().map(|node| &node.host));
+        (!hosts.is_empty()).then_some(hosts)
     }),
     int4("port", |d| {
-        d.now.host.as_ref().map_or(0, |(_, port)| u64::from(*port))
+        d.now.nodes.first().map_or(0, |node| u64::from(node.port))
     }),
     text("database", |d| d.now.dbname.clone()),
     maybe("force_user", |_| None),
@@ -69,7 +72,26 @@ pub(super) const DATABASES: &[Col<Database>] = &[
     int4("paused", |d| u64::from(d.now.paused)),
     int4("disabled", |d| u64::from(d.now.disabled)),
     text("cluster", |d| d.now.cluster.to_string()),
+    text("route", |d| d.now.route.to_string()),
+    text("node", |d| {
+        joined(d.now.nodes.iter().map(|node| &node.name))
+    }),
+    // Only the lead's writers are kept from running on two nodes at once.
+    text("writers", |d| {
+        match d.now.route {
+            Route::Lead => "one node",
+            Route::Read => "none",
+            Route::Any => "many nodes",
+        }
+        .to_owned()
+    }),
 ];
+
+/// Several in one column, as PgBouncer has hosts.
+fn joined(things: impl Iterator<Item = impl ToString>) -> String {
+    let words: Vec<String> = things.map(|thing| thing.to_string()).collect();
+    words.join(",")
+}
 
 pub(super) fn databases(console: &Console) -> Vec<Database> {
     let config = console.config();
@@ -111,6 +133,7 @@ pub(super) struct Socket {
     id: u64,
     in_transaction: bool,
     node: String,
+    route: String,
 }
 
 impl From<ClientSnapshot> for Socket {
@@ -134,6 +157,7 @@ impl From<ClientSnapshot> for Socket {
             id: client.id,
             in_transaction: client.in_transaction,
             node: String::new(),
+            route: String::new(),
         }
     }
 }
@@ -159,6 +183,7 @@ impl From<ServerSnapshot> for Socket {
             id: server.id,
             in_transaction: false,
             node: server.node.to_string(),
+            route: server.route.to_string(),
         }
     }
 }
@@ -201,7 +226,10 @@ pub(super) const SOCKET: &[Col<Socket>] = &[
 pub(super) const CLIENT: &[Col<Socket>] =
     &[int4("in_transaction", |s| u64::from(s.in_transaction))];
 
-pub(super) const SERVER: &[Col<Socket>] = &[text("node", |s| s.node.clone())];
+pub(super) const SERVER: &[Col<Socket>] = &[
+    text("node", |s| s.node.clone()),
+    text("route", |s| s.route.clone()),
+];
 
 /// PgBouncer's buffer positions: a session that waits holds no buffer here.
 pub(super) const BUFFERS: &[Col<Socket>] = &[
@@ -348,46 +376,3 @@ pub(super) const VERSION_COLUMN: &[Col<()>] = &[text("version", |()| VERSION.to_
 pub(super) fn version(_: &Console) -> Vec<()> {
     vec![()]
 }
-
-/// A row that there never is.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Never {}
-
-pub(super) fn nothing(_: &Console) -> Vec<Never> {
-    Vec::new()
-}
-
-pub(super) const MEM: &[Col<Never>] = &[
-    text("name", |never| match *never {}),
-    int4("size", |never| match *never {}),
-    int4("used", |never| match *never {}),
-    int4("free", |never| match *never {}),
-    int4("memtotal", |never| match *never {}),
-];
-
-pub(super) const PEERS: &[Col<Never>] = &[
-    int4("peer_id", |never| match *never {}),
-    text("host", |never| match *never {}),
-    int4("port", |never| match *never {}),
-    int4("pool_size", |never| match *never {}),
-];
-
-pub(super) const PEER_POOLS: &[Col<Never>] = &[
-    int4("peer_id", |never| match *never {}),
-    int4("cl_active_cancel_req", |never| match *never {}),
-    int4("cl_waiting_cancel_req", |never| match *never {}),
-    int4("sv_active_cancel", |never| match *never {}),
-    int4("sv_login", |never| match *never {}),
-];
-
-pub(super) const DNS_HOSTS: &[Col<Never>] = &[
-    text("hostname", |never| match *never {}),
-    int8("ttl", |never| match *never {}),
-    text("addrs", |never| match *never {}),
-];
-
-pub(super) const DNS_ZONES: &[Col<Never>] = &[
-    text("zonename", |never| match *never {}),
-    int8("serial", |never| match *never {}),
-    int4("count", |never| match *never {}),
-];

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Col, TABLES, cluster, columns, pooler, rows};
 use crate::admin::answer::text_form;
-use crate::cluster::{ClusterView, Epoch, LinkView, NodeView, Observed, Role, Wanted};
+use crate::cluster::{Behind, ClusterView, Epoch, LinkView, NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, ClusterName, DatabaseName, NodeName, UserName};
 use crate::lsn::Lsn;
 use crate::session::ClientSnapshot;
@@ -60,21 +60,16 @@ fn node(name: &str) -> NodeView {
         in_recovery: Some(false),
         lsn: Some(Lsn(0x1_0000_00AB)),
         probe_us: Some(700),
+        bdr: None,
     }
 }
 
 #[test]
 fn a_node_shows_its_lag_behind_the_lead() {
     let link = |from: &str, lag| LinkView {
-        from: NodeName::new(from),
-        to: NodeName::new("n2"),
-        kind: "logical",
-        slot: "s".to_owned(),
-        state: "streaming".to_owned(),
-        sent_lsn: None,
-        replay_lsn: None,
         lag_bytes: Some(lag),
-        retained_bytes: None,
+        behind: Behind::Nothing,
+        ..LinkView::streaming(from, "n2")
     };
     let view = ClusterView {
         name: ClusterName::new("main"),
@@ -86,6 +81,7 @@ fn a_node_shows_its_lag_behind_the_lead() {
         operation: None,
         nodes: vec![node("n2")],
         links: vec![link("n3", 1), link("n1", 4096)],
+        slots: Vec::new(),
     };
     let node = cluster::Node {
         view: view.nodes[0].clone(),
@@ -96,6 +92,28 @@ fn a_node_shows_its_lag_behind_the_lead() {
         shown[..12].join(" "),
         "node=n2 cluster=main host=10.0.0.2 port=5432 role=shadow wanted=drain observed=up \
          since=1970-01-01 00:00:00 UTC lag_bytes=4096 lsn=1/AB reason= replication=streaming"
+    );
+    assert!(shown.contains(&"lag_seconds=0.000".to_owned()), "{shown:?}");
+}
+
+#[test]
+fn what_is_not_known_of_a_link_is_null_and_never_0() {
+    let unknown = LinkView {
+        state: "hidden".to_owned(),
+        ..LinkView::streaming("n1", "n2")
+    };
+    let link = cluster::Link {
+        cluster: "main".to_owned(),
+        view: unknown,
+    };
+    let known: Vec<_> = shown(&[cluster::REPLICATION], link)
+        .into_iter()
+        .filter(|column| !column.ends_with('='))
+        .collect();
+    assert_eq!(
+        known.join(" "),
+        "cluster=main source=n1 target=n2 kind=logical slot=s state=hidden active=yes \
+         subscription=sub enabled=yes"
     );
 }
 

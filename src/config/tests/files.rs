@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{env, in_repository, read, read_file};
-use crate::config::{Mistake, check, reference};
+use crate::config::{Candidate, Mistake, Route, check, reference};
 
 #[test]
 fn examples_are_valid() {
@@ -14,6 +14,38 @@ fn examples_are_valid() {
         let cluster = config.clusters.values().next().unwrap();
         assert_eq!(cluster.nodes.len(), nodes, "{file}");
         assert!(config.databases.contains_key("app"), "{file}");
+    }
+}
+
+/// Two shards of two masters and one more node each, and a database per shard and route.
+#[test]
+fn the_worldwide_example_has_each_route_on_each_shard() {
+    let file = "config/worldwide.toml";
+    let text = fs::read_to_string(in_repository(file)).unwrap();
+    let config =
+        check(&text, file, &env, &read_file).unwrap_or_else(|found| panic!("{}", lines(&found)));
+    for shard in ["shard1", "shard2"] {
+        let cluster = &config.clusters[shard];
+        let masters = cluster
+            .nodes
+            .iter()
+            .filter(|node| node.candidate == Candidate::Auto);
+        assert_eq!((cluster.nodes.len(), masters.count()), (3, 2));
+        for (ending, route) in [
+            ("", Route::Lead),
+            ("_ro", Route::Read),
+            ("_any", Route::Any),
+        ] {
+            let database = &config.databases[format!("{shard}{ending}").as_str()];
+            assert_eq!((&database.cluster, database.route), (&cluster.name, route));
+        }
+        let here = config.general.datacenter.as_deref();
+        assert!(
+            cluster
+                .nodes
+                .iter()
+                .any(|n| n.datacenter.as_deref() == here)
+        );
     }
 }
 

@@ -7,9 +7,10 @@ use proptest::prelude::{Strategy, any, prop, proptest};
 use toml_edit::DocumentMut;
 
 use super::{VALID, read, with};
-use crate::config::kind::{Bare, Kind, LONGEST, Value, human};
+use crate::config::kind::{Bare, Kind, LONGEST, Value};
 use crate::config::mistake::nearest;
 use crate::config::row::{Fallback, Reload, Row, Section};
+use crate::config::units::human;
 use crate::config::{
     AuthType, Candidate, ClusterConfig, Config, DatabaseConfig, FailoverPolicy, General, Listen,
     LogLevel, MonitorLogin, NodeConfig, OnDrainTimeout, Secret, UserName, parse_time, settings,
@@ -312,6 +313,9 @@ fn every_row_works() {
             for part in path {
                 section = &mut section[part];
             }
+            if row.key.starts_with("read_") || row.key == "balance" {
+                section["route"] = toml_edit::value("read");
+            }
             section[row.key] = if row.kind.is_textual() {
                 toml_edit::value(text)
             } else {
@@ -350,6 +354,8 @@ fn sample(row: &Row) -> (String, Value) {
         Kind::Text | Kind::Name | Kind::Host | Kind::Secret => "/sample/text".to_owned(),
         Kind::Relation => "schema.table_2".to_owned(),
         Kind::List => "first,second".to_owned(),
+        Kind::Command => "/sample/program %n \"a b\"".to_owned(),
+        Kind::Events => "node_up,bdr_failover".to_owned(),
         Kind::Mode => "0701".to_owned(),
         Kind::Choice { words, later } => {
             let now: Vec<_> = words.iter().filter(|word| !later.contains(word)).collect();

@@ -16,7 +16,9 @@ use super::gates::{Gates, Opening};
 use super::members::Members;
 use super::monitor::Observation;
 use super::record::Record;
+use super::routing::Routing;
 use super::verdict::{Stance, first_lead, stance};
+use super::watchkeeper::{Thresholds, Watchkeeper};
 use super::{Outcome, Refusal, Report, SwitchoverRequest};
 use crate::cluster::{ClusterView, Epoch, Observed, OperationView, Wanted};
 use crate::config::{EventKind, NodeName};
@@ -90,8 +92,10 @@ pub(super) struct Governor {
     operations: JoinSet<Ended>,
     dry_runs: JoinSet<()>,
     all_down: bool,
+    watchkeeper: Watchkeeper,
     /// When the last operation ended.
     decided_at: Option<Instant>,
+    routing: Routing,
 }
 
 impl Governor {
@@ -104,6 +108,7 @@ impl Governor {
     ) -> Self {
         out.gates.hold(&members.config.name, HoldOwner::NoLead);
         Self {
+            watchkeeper: Watchkeeper::new(Thresholds::of(&members.config)),
             members,
             record,
             out,
@@ -115,6 +120,7 @@ impl Governor {
             dry_runs: JoinSet::new(),
             all_down: false,
             decided_at: None,
+            routing: Routing::default(),
         }
     }
 
@@ -143,6 +149,14 @@ impl Governor {
                 self.take_stance();
             }
             self.publish();
+            self.tell_of_replication();
+        }
+    }
+
+    fn tell_of_replication(&mut self) {
+        let view = Arc::clone(&self.out.view.borrow());
+        for found in self.watchkeeper.note(&view, Instant::now().into_std()) {
+            self.tell(found.kind, Some(&found.node), found.success, found.detail);
         }
     }
 
@@ -306,7 +320,7 @@ impl Governor {
         self.gate = next;
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let operation = self.running.as_ref().map(|running| {
             let mut view = running.view.clone();
             if let Outcome::Running { phase } = running.progress.borrow().outcome {
@@ -319,6 +333,12 @@ impl Governor {
             self.out.operation.send_replace(Some(report));
         }
         let view = self.members.view(self.record.as_ref(), operation);
+        let config = &self.members.config;
+        let nodes = self.members.nodes.iter().map(|member| &member.config);
+        let routes = self
+            .routing
+            .routes(&view, config, nodes, Instant::now().into_std());
+        self.out.gates.publish_routes(&config.name, routes);
         self.out.view.send_if_modified(|shown| {
             let modified = **shown != view;
             if modified {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::super::node_link::{APPLICATION_NAME, LinkError, NodeLink, field};
 use super::super::replication::{LinkKind, consumers, of_origin, sender_rows};
-use super::{Pair, Parties, Verdict, int_array};
+use super::{Pair, Parties, Verdict, bdr, coverage, int_array};
 use crate::config::Promote;
 
 pub(super) async fn check(
@@ -19,14 +19,34 @@ pub(super) async fn check(
     check_stream(pair, parties, verdict).await?;
     match pair.consumer.kind {
         LinkKind::Physical => check_standby(pair, parties, verdict).await?,
-        LinkKind::Logical | LinkKind::Pglogical => {
-            check_databases(parties, verdict);
-            check_logical(pair, verdict).await?;
-            check_way_back(pair, parties, verdict).await?;
-            check_clocks(pair, parties, verdict).await?;
+        LinkKind::Logical | LinkKind::Pglogical => check_masters(pair, parties, verdict).await?,
+        LinkKind::Bdr => {
+            bdr::check(pair, verdict).await?;
+            check_masters(pair, parties, verdict).await?;
         }
     }
     Ok(())
+}
+
+/// Two nodes that take writes both.
+async fn check_masters(
+    pair: &Pair,
+    parties: Parties<'_>,
+    verdict: &mut Verdict,
+) -> Result<(), LinkError> {
+    check_databases(parties, verdict);
+    check_logical(pair, verdict).await?;
+    check_way_back(pair, parties, verdict).await?;
+    check_clocks(pair, parties, verdict).await?;
+    match coverage::check(pair, parties, verdict).await {
+        // It only warns.
+        Err(error) if !error.is_fatal() => {
+            let text = format!("whether all tables are replicated is not known: {error}");
+            verdict.warnings.push(text);
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 async fn check_identity(pair: &Pair, verdict: &mut Verdict) -> Result<(), LinkError> {
@@ -39,7 +59,8 @@ async fn check_identity(pair: &Pair, verdict: &mut Verdict) -> Result<(), LinkEr
             .refusals
             .push("the nodes have different system identifiers".to_owned());
     }
-    if !physical && lead == target {
+    // A BDR node may be made of a physical copy; its name tells.
+    if !physical && pair.consumer.kind != LinkKind::Bdr && lead == target {
         verdict
             .refusals
             .push("both names lead to the same server".to_owned());

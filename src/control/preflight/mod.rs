@@ -1,7 +1,9 @@
 //! Everything that is checked before a client is touched. Each refusal is a case in which the gate
 //! would say yes wrongly or never.
 
+mod bdr;
 mod checks;
+mod coverage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +66,7 @@ pub(super) async fn preflight(parties: Parties<'_>) -> Result<(Pair, Verdict), S
     let consumer = find_consumer(&lead, &target, parties).await?;
     let marker = match consumer.kind {
         LinkKind::Physical => None,
-        LinkKind::Logical | LinkKind::Pglogical => config
+        LinkKind::Logical | LinkKind::Pglogical | LinkKind::Bdr => config
             .marker_table
             .as_deref()
             .map(|table| Marker::new(table, &parties.from.name)),

@@ -3,14 +3,23 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `YYYY-MM-DD HH:MM:SS UTC`, as PgBouncer shows times.
-pub(super) fn utc(time: SystemTime) -> String {
+pub fn utc(time: SystemTime) -> String {
+    format!("{} UTC", date_and_time(time))
+}
+
+/// `YYYY-MM-DD HH:MM:SS+00`, as repmgr shows times.
+pub fn with_offset(time: SystemTime) -> String {
+    format!("{}+00", date_and_time(time))
+}
+
+fn date_and_time(time: SystemTime) -> String {
     let seconds = time
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
     let (year, month, day) = civil_from_days(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
 /// Gregorian date of a day counted from 1970-01-01. Years begin in March here, so that the leap day
@@ -30,7 +39,7 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 }
 
 /// A length of time in its two largest units: `31 s`, `4 min 5 s`, `2 h 3 min`.
-pub(super) fn length(duration: Duration) -> String {
+pub fn length(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 => format!("{} ms", duration.as_millis()),
@@ -44,7 +53,7 @@ pub(super) fn length(duration: Duration) -> String {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use super::{civil_from_days, length, utc};
+    use super::{civil_from_days, length, utc, with_offset};
 
     #[test]
     fn known_moments() {
@@ -59,6 +68,7 @@ mod tests {
         ] {
             assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), text);
         }
+        assert_eq!(with_offset(UNIX_EPOCH), "1970-01-01 00:00:00+00");
     }
 
     #[test]
