@@ -4,17 +4,21 @@
 //! task or a channel. The relay knows no pools, databases or reasons; it is told go on, park or
 //! stop through an [`OrderCell`], and returns how it ended.
 
+mod guard;
+mod guarded;
 mod meter;
 mod order;
+mod outcome;
 mod pump;
 mod txn;
 
+pub use guard::Guard;
 pub use meter::{Meter, Reading};
 pub use order::{HoldId, Order, OrderCell, StopReason};
+pub use outcome::{Cause, Leftover, RelayEnd};
 pub use txn::{Activity, InFlight, Txn};
 
 use std::future::poll_fn;
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -22,7 +26,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use crate::net::Stream;
-use crate::wire::frame::{Frame, FrameError};
+use crate::wire::frame::Frame;
 use crate::wire::message::TxStatus;
 use crate::wire::tag;
 
@@ -54,6 +58,8 @@ pub struct Relay<'a> {
     view: View,
     client_side: ClientSide,
     server_side: ServerSide,
+    /// Of a session that cannot write.
+    guard: Option<Box<Guard>>,
     /// Whom an order wakes.
     registered: Option<Waker>,
 }
@@ -88,61 +94,14 @@ enum ServerSide {
     Broken,
 }
 
-/// Who or what ended a relay.
-#[derive(Debug)]
-pub enum Cause {
-    /// The client said goodbye or closed its connection.
-    ClientLeft,
-    /// The client's connection failed.
-    ClientLost(io::Error),
-    /// The client does not speak the protocol.
-    ClientBroke(FrameError),
-    /// The server closed the connection or it failed.
-    ServerLost(Option<io::Error>),
-    /// The server does not speak the protocol.
-    ServerBroke(FrameError),
-    /// An order.
-    Stopped(StopReason),
-}
-
-/// In which state the server is left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leftover {
-    /// At a safe point.
-    Safe,
-    /// In a transaction or with a query running; `at_boundary`: it can be told Terminate.
-    Busy {
-        /// Does what was sent to it end where a message ends?
-        at_boundary: bool,
-    },
-    /// It hung up: its backend has ended.
-    Gone,
-    /// The connection failed (reset, timed out): the backend may still be running.
-    Unreachable,
-}
-
-/// How a relay ended.
-#[derive(Debug)]
-pub struct RelayEnd {
-    /// Who or what.
-    pub cause: Cause,
-    /// The server's state.
-    pub server: Leftover,
-    /// Does what the client got end where a message ends, so that it can be told an error?
-    pub client_at_boundary: bool,
-    /// Was the server's own last message an error, passed on whole?
-    pub told: bool,
-    /// What became of the work that was in flight.
-    pub in_flight: InFlight,
-}
-
-/// Relays until one side ends or an order says so. `received` is what the client sent before.
+/// Relays until one side ends or an order says so. `received` is what the client sent before;
+/// `guard`: the session cannot write.
 ///
 /// # Cancel safety
 /// Not cancel safe: bytes that one side has not taken would be lost. Use the order.
 pub async fn relay(
     (client, server): (&mut Stream, &mut Stream),
-    received: Bytes,
+    (received, guard): (Bytes, Option<Box<Guard>>),
     order: &OrderCell,
     meter: &Meter,
     scratch: &Scratch,
@@ -157,6 +116,7 @@ pub async fn relay(
         view: View::default(),
         client_side: ClientSide::Flowing,
         server_side: ServerSide::Open,
+        guard,
         registered: None,
     };
     poll_fn(|cx| {
@@ -237,10 +197,20 @@ impl Relay<'_> {
         }
         let (view, meter) = (&mut self.view, self.meter);
         let streams = (&mut *self.server, &mut *self.client);
-        let step = self.down.poll_step(cx, streams, scratch, |frame| {
-            view.see_server(&frame, meter);
-            ControlFlow::Continue(())
-        });
+        let step = match &mut self.guard {
+            None => self.down.poll_step(cx, streams, scratch, |frame| {
+                view.see_server(&frame, meter);
+                ControlFlow::Continue(())
+            }),
+            Some(guard) => {
+                guarded::poll_down(guard, &mut self.down, cx, streams, scratch, |frame| {
+                    view.see_server(frame, meter);
+                })
+            }
+        };
+        if self.guard.as_ref().is_some_and(|guard| guard.has_left()) {
+            return Err(self.end(Cause::LeftReadOnly));
+        }
         match step {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(Step::Moved { read, .. })) => {
@@ -256,6 +226,9 @@ impl Relay<'_> {
 
     fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Poll<()>, RelayEnd> {
         match (self.client_side, self.server_side) {
+            (ClientSide::Flowing, ServerSide::Open) if self.guard.is_some() => {
+                return self.poll_up_guarded(cx, scratch);
+            }
             (ClientSide::Flowing, ServerSide::Open) => {}
             (ClientSide::Leaving, ServerSide::Open) => return Ok(self.poll_last_requests(cx)),
             _ => return Ok(Poll::Pending),
@@ -323,6 +296,10 @@ impl Relay<'_> {
             Cause::ServerLost(None) => Leftover::Gone,
             Cause::ServerLost(Some(_)) => Leftover::Unreachable,
             Cause::ServerBroke(_) => Leftover::Busy { at_boundary: false },
+            // Whatever it is at, nobody else shall have it.
+            Cause::LeftReadOnly => Leftover::Busy {
+                at_boundary: self.up.sink_at_boundary(),
+            },
             _ if self.is_safe() => Leftover::Safe,
             _ => Leftover::Busy {
                 at_boundary: self.up.sink_at_boundary(),
@@ -334,7 +311,11 @@ impl Relay<'_> {
             server,
             client_at_boundary,
             told: client_at_boundary && self.view.last_tag == tag::server::ERROR,
-            in_flight: self.view.txn.in_flight(),
+            in_flight: match self.guard {
+                // There is nothing whose fate anybody must know.
+                Some(_) => InFlight::Nothing,
+                None => self.view.txn.in_flight(),
+            },
         }
     }
 }

@@ -94,13 +94,26 @@ impl Pump {
             return Poll::Ready(Ok(Step::Ended));
         }
         let filled = scratch.get(..self.carried + read).unwrap_or_default();
+        let passed = self.pass(cx, sink, filled, on);
+        Poll::Ready(passed.map(|refused| Step::Moved { read, refused }))
+    }
+
+    /// Forwards bytes that the caller has. `true`: the callback refused a message. Nothing may be
+    /// stuck.
+    pub(super) fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Stream,
+        filled: &[u8],
+        on: impl FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> Result<bool, Fault> {
         let scanned = match self.scanner.scan(filled, on) {
             Ok(scanned) => scanned,
             Err(error) => {
                 // What came before is sound, and the scanner counts it as forwarded.
                 let sound = filled.get(..error.consumed).unwrap_or_default();
                 self.write(cx, sink, sound).map_err(Fault::Write)?;
-                return Poll::Ready(Err(Fault::Frame(error)));
+                return Err(Fault::Frame(error));
             }
         };
         let (out, rest) = filled
@@ -112,10 +125,17 @@ impl Pump {
             self.keep(rest);
         }
         self.write(cx, sink, out).map_err(Fault::Write)?;
-        Poll::Ready(Ok(Step::Moved {
-            read,
-            refused: scanned.stopped,
-        }))
+        Ok(scanned.stopped)
+    }
+
+    /// Puts a message of our own into the stream, where a message ends. `false`: not now.
+    pub(super) fn inject(&mut self, message: &[u8]) -> bool {
+        let fits = self.sink_at_boundary();
+        if fits {
+            self.stuck = message.to_vec();
+            self.stuck_from = 0;
+        }
+        fits
     }
 
     /// Writes what is stuck.
@@ -139,7 +159,8 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_fill(
+    /// Reads behind what is carried; 0 at the end.
+    pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,

@@ -47,7 +47,8 @@ impl Rig {
             let (mut near, mut far) = (Stream::Unix(near), Stream::Unix(far));
             let scratch = Scratch::default();
             let ends = (&mut near, &mut far);
-            relay(ends, Bytes::from_static(received), &cell, &shown, &scratch).await
+            let inbound = (Bytes::from_static(received), None);
+            relay(ends, inbound, &cell, &shown, &scratch).await
         });
         Self {
             client,
@@ -144,7 +145,7 @@ async fn the_waker_of_whoever_polls_last_is_woken() {
     let (mut near, mut far, scratch) = (Stream::Unix(near), Stream::Unix(far), Scratch::default());
     let mut future = Box::pin(relay(
         (&mut near, &mut far),
-        Bytes::new(),
+        (Bytes::new(), None),
         &order,
         &meter,
         &scratch,

@@ -212,6 +212,11 @@ impl Txn {
         self.unsynced || self.copy != Copy::No || !self.asked.iter().all(|asked| asked.is_idle())
     }
 
+    /// Is there a request that the server is certain to end with ReadyForQuery, without more data?
+    pub fn owes(&self) -> bool {
+        self.copy == Copy::No && self.asked.iter().any(|asked| !asked.doubtful)
+    }
+
     /// Is there something unanswered, and will the server answer it without hearing more from the
     /// client?
     pub fn answers_come(&self) -> bool {

@@ -61,6 +61,12 @@ pub(super) fn last_words(end: &RelayEnd, node: &NodeName) -> Option<BytesMut> {
             lost_words(end.in_flight, node)
         }
         Cause::Stopped(reason) => stop_words(*reason),
+        Cause::LeftReadOnly => ErrorResponse::fatal(
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+            "terminating connection because it cannot be kept read-only",
+        )
+        .detail("Sessions of this database are read-only (route = \"read\").")
+        .hint("Connect to a database with another route."),
     };
     let mut out = BytesMut::new();
     words.encode(&mut out);

@@ -26,7 +26,7 @@ use crate::cluster::{Fact, Reports};
 use crate::config::Config;
 use crate::net::Stream;
 use crate::pool::{ClientTag, Lease, Pool, Pools, Request, StartupParams};
-use crate::relay::{Cause, Leftover, RelayEnd, Scratch, StopReason, relay};
+use crate::relay::{Cause, Guard, Leftover, RelayEnd, Scratch, StopReason, relay};
 use crate::wire::message::{self, Authentication, RawMessage, TxStatus};
 use crate::wire::{ErrorResponse, SqlState, tag};
 
@@ -84,10 +84,13 @@ pub async fn serve(context: &Context, login: Login, pool: Arc<Pool>) {
     let Some((mut stream, received, mut lease)) = arrival else {
         return;
     };
+    let guard = pool
+        .is_read_only()
+        .then(|| Box::new(Guard::new(&lease.server.parameters)));
     drop(pool);
     let (order, meter) = (&client.order, Arc::clone(&lease.meter));
     let ends = (&mut stream, lease.server.stream());
-    let end = relay(ends, received, order, &meter, &context.scratch).await;
+    let end = relay(ends, (received, guard), order, &meter, &context.scratch).await;
     Box::pin(finish(context, client, stream, lease, end)).await;
 }
 

@@ -160,6 +160,15 @@ async fn converse(
             .await?;
     }
     let target = identity.target(context, &config, admitted)?;
+    if let Target::Pool(pool) = &target
+        && pool.is_read_only()
+        && startup.get("replication").is_some()
+    {
+        // Its commands are none that a guard could read.
+        let message = "replication connections are not possible on a read-only route";
+        let code = SqlState::READ_ONLY_SQL_TRANSACTION;
+        return Err(refused(code, message.to_owned()));
+    }
     if config.general.log_connections {
         tracing::info!(
             client = client.id, peer = %client.ends, user = %identity.user,

@@ -13,6 +13,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/pool/route",
     "src/pool/balance",
     "src/relay/txn",
+    "src/relay/guard",
     "src/control/lag",
     "src/control/links",
     "src/control/verdict",
