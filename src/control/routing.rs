@@ -247,6 +247,8 @@ mod tests {
             lead_since: None,
             lead_reason: String::new(),
             previous: None,
+            clients: "served",
+            clients_why: String::new(),
             operation: None,
             nodes: vec![
                 node("n1", Role::Lead),

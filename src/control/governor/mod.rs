@@ -60,6 +60,8 @@ pub(super) enum Command {
     RemoveNode(NodeName, Reply<RemovedNode>),
     /// MAINTENANCE BEGIN of a node that does not lead.
     BeginMaintenance(NodeName, Reply<()>),
+    /// Have all sessions left this node? The answer is how many have not within `drain_timeout`.
+    Emptied(NodeName, Reply<usize>),
     /// Does every other member have what this node wrote?
     HandedOver(NodeName, Duration, Reply<Vec<NodeName>>),
     /// MAINTENANCE END: whichever server answers there now is the node.
@@ -214,7 +216,8 @@ impl Governor {
             let report = running.progress.borrow().clone();
             self.out.operation.send_replace(Some(report));
         }
-        let view = self.members.view(self.record.as_ref(), operation);
+        let mut view = self.members.view(self.record.as_ref(), operation);
+        (view.clients, view.clients_why) = self.treatment();
         let config = &self.members.config;
         let nodes = self.members.nodes.iter().map(|member| &member.config);
         let routes = self
