@@ -52,6 +52,24 @@ pub struct Routes {
     pub any_is_hopeless: bool,
 }
 
+impl Routes {
+    /// Who is fit, for people: what decides about newcomers, apart from each database's own limits.
+    pub fn summary(&self) -> String {
+        let names = |fit: fn(&RouteNode) -> bool| {
+            let nodes = self.nodes.iter().filter(|one| fit(one));
+            let names: Vec<&str> = nodes.map(|one| one.node.name.as_str()).collect();
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        };
+        let reads = names(|one| one.reads == Standing::Fit);
+        let any = names(|one| one.writes == Standing::Fit);
+        format!("fit for reads: {reads}; for any: {any}")
+    }
+}
+
 /// What becomes of those who have a server on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stay {

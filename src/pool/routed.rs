@@ -60,19 +60,19 @@ pub(super) enum Entry {
 impl Pools {
     /// Replaces what `route = "read"` and `route = "any"` of a cluster go by. From the return of this
     /// call on nobody is given a server on a node that is not fit; sessions on a node that is lost
-    /// are told to stop now, on one that is only unfit to stop at their safe point.
-    pub fn publish_routes(&self, cluster: &ClusterName, routes: Routes) {
+    /// are told to stop now, on one that is only unfit to stop at their safe point. Gives whether
+    /// anybody goes by them.
+    pub fn publish_routes(&self, cluster: &ClusterName, routes: Routes) -> bool {
         let Some(gate) = self.gate(cluster) else {
-            return;
+            return false;
         };
-        if !gate.set_routes(routes) {
-            return;
+        let changed = gate.set_routes(routes);
+        let mut pools = self.of_cluster(cluster);
+        pools.retain(|pool| pool.is_routed());
+        for pool in pools.iter().filter(|_| changed) {
+            pool.review();
         }
-        for pool in self.of_cluster(cluster) {
-            if pool.is_routed() {
-                pool.review();
-            }
-        }
+        !pools.is_empty()
     }
 }
 

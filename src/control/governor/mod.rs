@@ -223,7 +223,9 @@ impl Governor {
         let routes = self
             .routing
             .routes(&view, config, nodes, Instant::now().into_std());
-        self.out.gates.publish_routes(&config.name, routes);
+        let fit = routes.summary();
+        let used = self.out.gates.publish_routes(&config.name, routes);
+        self.tell_routes(used, fit);
         self.out.view.send_if_modified(|shown| {
             let modified = **shown != view;
             if modified {
@@ -231,6 +233,16 @@ impl Governor {
             }
             modified
         });
+    }
+
+    /// Nobody wants to hear of routes that nobody goes by.
+    fn tell_routes(&mut self, used: bool, fit: String) {
+        if self.watched.routes.as_ref() != Some(&fit) {
+            if used {
+                self.tell(EventKind::RouteChanged, None, true, fit.clone());
+            }
+            self.watched.routes = Some(fit);
+        }
     }
 
     fn tell(&self, kind: EventKind, node: Option<&NodeName>, success: bool, detail: String) {

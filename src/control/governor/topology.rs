@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
+use super::super::events::News;
 use super::super::member::Member;
 use super::super::record::{AddedNode, Membership, NodeRecord, wanted_word};
 use super::super::{Refusal, handover, requests};
@@ -230,9 +231,23 @@ impl Governor {
         let others = self.members.nodes.iter().filter(up);
         let others = others.map(|m| m.config.clone()).collect();
         let (config, node) = (Arc::clone(&self.members.config), member.config.clone());
+        let journal = self.out.journal.clone();
         self.asides.spawn(async move {
             let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
             let done = done.map_err(|why| requests::not_handed_over(&node.name, &why));
+            if let Ok(followers) = &done {
+                let detail = format!(
+                    "{} nodes have all that it wrote: it can be stopped",
+                    followers.len()
+                );
+                journal.tell(News {
+                    cluster: Some(config.name.clone()),
+                    node: Some(node.name.clone()),
+                    kind: EventKind::MaintenanceSafe,
+                    success: true,
+                    detail,
+                });
+            }
             let _ = reply.send(done);
         });
     }
