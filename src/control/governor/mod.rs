@@ -333,12 +333,7 @@ impl Governor {
             self.out.operation.send_replace(Some(report));
         }
         let view = self.members.view(self.record.as_ref(), operation);
-        let config = &self.members.config;
-        let nodes = self.members.nodes.iter().map(|member| &member.config);
-        let routes = self
-            .routing
-            .routes(&view, config, nodes, Instant::now().into_std());
-        self.out.gates.publish_routes(&config.name, routes);
+        self.publish_routes(&view);
         self.out.view.send_if_modified(|shown| {
             let modified = **shown != view;
             if modified {
@@ -346,6 +341,19 @@ impl Governor {
             }
             modified
         });
+    }
+
+    fn publish_routes(&mut self, view: &ClusterView) {
+        let config = &self.members.config;
+        let nodes = self.members.nodes.iter().map(|member| &member.config);
+        let now = Instant::now().into_std();
+        let routes = self.routing.routes(view, config, nodes, now);
+        let concerns_somebody = self.out.gates.publish_routes(&config.name, routes);
+        if let Some(change) = self.routing.change()
+            && concerns_somebody
+        {
+            self.tell(EventKind::RouteChanged, None, true, change);
+        }
     }
 
     fn tell(&self, kind: EventKind, node: Option<&NodeName>, success: bool, detail: String) {
