@@ -83,6 +83,13 @@ pub struct NodeView {
     pub since: SystemTime,
     /// Why it is so: text of the last error, or empty.
     pub reason: String,
+    /// What is wrong although it is up: `full`, `monitor refused`, `logins stuck`, `read-only`, or
+    /// empty.
+    pub condition: &'static str,
+    /// Why it must not be used, if it is fenced whatever the operator wants.
+    pub fence: Option<String>,
+    /// MAINTENANCE BEGIN was given, then.
+    pub maintenance_since: Option<SystemTime>,
     /// `server_version_num`, once known.
     pub server_version: Option<u32>,
     /// `pg_control_system().system_identifier`, once known.
@@ -320,6 +327,24 @@ pub enum Fact {
         /// What the server said last, if anything: SQLSTATE.
         sqlstate: Option<String>,
     },
+    /// A server told a client something that is a reason to look at its node.
+    ServerSaid {
+        /// The node.
+        node: NodeName,
+        /// 25006, 53100, 57P01, 57P02 or 57P03.
+        sqlstate: String,
+    },
+}
+
+impl Fact {
+    /// Which node it is about.
+    pub fn node(&self) -> &NodeName {
+        match self {
+            Self::DialFailed { node, .. }
+            | Self::ServerLost { node, .. }
+            | Self::ServerSaid { node, .. } => node,
+        }
+    }
 }
 
 /// Where facts go. Never blocks: when the control plane is behind, a fact is dropped, since its

@@ -8,8 +8,11 @@ use super::failure::{Failure, probably, shorten};
 use super::pattern::Captures;
 use super::show::{self, Table};
 use crate::cluster::Wanted;
-use crate::config::{ClusterName, DatabaseName, NodeName, OnDrainTimeout, parse_time};
-use crate::control::SwitchoverRequest;
+use crate::config::{
+    Candidate, ClusterName, DatabaseName, NodeName, OnDrainTimeout, bad_node_name, is_host,
+    parse_time,
+};
+use crate::control::{AddedNode, SwitchoverRequest};
 
 /// What a console user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +81,20 @@ pub(super) enum Command {
         cluster: ClusterName,
         target: NodeName,
         accept_loss: bool,
+    },
+    SetCandidate {
+        node: NodeName,
+        candidate: Candidate,
+    },
+    AddNode {
+        node: NodeName,
+        added: AddedNode,
+    },
+    RemoveNode(NodeName),
+    Maintenance {
+        node: NodeName,
+        begin: bool,
+        timeout: Option<Duration>,
     },
 }
 
@@ -236,6 +253,41 @@ pub(super) const VERBS: &[Verb] = &[
         help: "the node must not be used until READY",
         build: |c| Ok(wanted(c, Wanted::Fenced)),
     },
+    Verb {
+        syntax: "MAINTENANCE BEGIN node [TIMEOUT '30s']",
+        privilege: Privilege::Admin,
+        tag: "MAINTENANCE",
+        help: "take a node out, moving the lead off it first; answers when it is safe to stop it",
+        build: |c| maintenance(c, true),
+    },
+    Verb {
+        syntax: "MAINTENANCE END node [TIMEOUT '30s']",
+        privilege: Privilege::Admin,
+        tag: "MAINTENANCE",
+        help: "take it back; answers when it is up, replicates and has caught up",
+        build: |c| maintenance(c, false),
+    },
+    Verb {
+        syntax: "SET NODE node ELIGIBLE|MANUAL|INELIGIBLE",
+        privilege: Privilege::Admin,
+        tag: "SET NODE",
+        help: "whether it may become lead: by itself, only when named, or never",
+        build: set_candidate,
+    },
+    Verb {
+        syntax: "ADD NODE node TO cluster HOST 'host' [PORT 'port'] [PRIORITY 'number']",
+        privilege: Privilege::Admin,
+        tag: "ADD NODE",
+        help: "a new member, kept besides the configuration file",
+        build: add_node,
+    },
+    Verb {
+        syntax: "REMOVE NODE node",
+        privilege: Privilege::Admin,
+        tag: "REMOVE NODE",
+        help: "no member any more; answers with the SQL that the others need",
+        build: |c| Ok(Command::RemoveNode(NodeName::new(c.name("node")))),
+    },
 ];
 
 fn show_table(name: &str) -> Result<Command, Failure> {
@@ -300,6 +352,60 @@ fn switchover(captures: &Captures<'_>) -> Result<Command, Failure> {
             },
         },
         dry_run: captures.given("DRY RUN"),
+    })
+}
+
+fn maintenance(captures: &Captures<'_>, begin: bool) -> Result<Command, Failure> {
+    Ok(Command::Maintenance {
+        node: NodeName::new(captures.name("node")),
+        begin,
+        timeout: captures.duration("TIMEOUT")?,
+    })
+}
+
+fn set_candidate(captures: &Captures<'_>) -> Result<Command, Failure> {
+    let candidate = match captures.choice("SET NODE") {
+        Some("ELIGIBLE") => Candidate::Auto,
+        Some("MANUAL") => Candidate::Manual,
+        _ => Candidate::Never,
+    };
+    Ok(Command::SetCandidate {
+        node: NodeName::new(captures.name("node")),
+        candidate,
+    })
+}
+
+fn add_node(captures: &Captures<'_>) -> Result<Command, Failure> {
+    let bad = |what: &str| Failure::new("22023", format!("invalid {what}"));
+    let host = captures.name("ADD NODE TO HOST");
+    let port = captures.optional("PORT").unwrap_or("5432");
+    let priority = captures.optional("PRIORITY").unwrap_or("100");
+    let node = captures.name("node");
+    // The rules of the configuration file hold here too.
+    if let Some(why) = bad_node_name(node) {
+        return Err(bad(&format!("node name \"{}\": {why}", shorten(node))));
+    }
+    if !is_host(host) {
+        return Err(bad(&format!("HOST \"{}\"", shorten(host))));
+    }
+    Ok(Command::AddNode {
+        node: NodeName::new(node),
+        added: AddedNode {
+            cluster: ClusterName::new(captures.name("cluster")),
+            host: host.to_owned(),
+            port: port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                bad(&format!(
+                    "PORT \"{}\": a number from 1 to 65535",
+                    shorten(port)
+                ))
+            })?,
+            priority: priority.parse().map_err(|_| {
+                bad(&format!(
+                    "PRIORITY \"{}\": a whole number",
+                    shorten(priority)
+                ))
+            })?,
+        },
     })
 }
 

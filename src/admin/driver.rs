@@ -99,6 +99,8 @@ pub(super) fn parse(raw: &Raw<'_>) -> Result<Option<Driver>, Failure> {
         }
         "DISCARD" => Some(Driver::Ignored("DISCARD")),
         "DEALLOCATE" => Some(deallocate(rest)),
+        // A command of ours: SET NODE n ELIGIBLE.
+        "SET" if rest.first().is_some_and(|t| t.is("NODE")) => None,
         "SET" => Some(set(rest, first.at)?),
         "SHOW" => show_parameter(rest),
         "SELECT" => Some(select(rest, first.at)?),

@@ -14,7 +14,7 @@ use super::connection::Interrupt;
 use super::driver::Constant;
 use super::failure::Failure;
 use super::session::{Session, Stop};
-use super::show::{self, FINDINGS, PHASES};
+use super::show::{self, ADVICE, FINDINGS, PHASES, STEPS};
 use super::{Request, operation};
 use crate::civil::length;
 use crate::config::{ClusterName, DatabaseName, NodeName};
@@ -29,6 +29,8 @@ pub(super) fn columns(command: &Command) -> Option<Vec<Column>> {
         Command::Show(table) => Some(table.columns()),
         Command::Switchover { dry_run: true, .. } => Some(show::columns(&[FINDINGS])),
         Command::Switchover { .. } | Command::Failover { .. } => Some(show::columns(&[PHASES])),
+        Command::Maintenance { .. } => Some(show::columns(&[STEPS])),
+        Command::RemoveNode(_) => Some(show::columns(&[ADVICE])),
         _ => None,
     }
 }
@@ -115,6 +117,19 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         } => {
             return failover(session, verb.tag, (cluster, target, *accept_loss)).await;
         }
+        Command::SetCandidate { node, candidate } => {
+            control.set_candidate(node, *candidate).await?;
+        }
+        Command::AddNode { node, added } => control.add_node(node, added.clone()).await?,
+        Command::RemoveNode(node) => {
+            let removed = control.remove_node(node).await?;
+            return Ok(operation::advice(verb.tag, removed));
+        }
+        Command::Maintenance {
+            node,
+            begin,
+            timeout,
+        } => return maintenance(session, verb.tag, (node, *begin), *timeout).await,
     }
     Ok(Answer::tag(verb.tag))
 }
@@ -238,6 +253,32 @@ async fn switchover<S: AsyncRead + AsyncWrite + Unpin>(
 fn left<S>(session: &Session<'_, S>, what: &str) -> Stop {
     warn!(user = %session.login.user, "console left while its {what} was running: it goes on");
     Stop::ClientLeft
+}
+
+/// A cancel request ends the wait; what was done so far stays, and repeating the command goes on.
+async fn maintenance<S: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session<'_, S>,
+    tag: &'static str,
+    (node, begin): (&NodeName, bool),
+    timeout: Option<Duration>,
+) -> Result<Answer, Stop> {
+    let control = &session.console.control;
+    let running = async {
+        if begin {
+            control.begin_maintenance(node, timeout).await
+        } else {
+            control.end_maintenance(node, timeout).await
+        }
+    };
+    let running = pin!(running);
+    match session.connection.until(running, None).await {
+        Ok(steps) => Ok(Answer::rows(tag, show::rows(&[STEPS], &steps?))),
+        Err(Interrupt::ClientLeft) => Err(left(session, tag)),
+        Err(Interrupt::Cancelled | Interrupt::TimedOut) => Err(Failure::cancelled()
+            .detail("What was done so far stays; a switchover that had begun goes on.")
+            .hint("SHOW NODES tells how the node stands.")
+            .into()),
+    }
 }
 
 /// A failover cannot be taken back: a cancel request ends the wait for its report only.

@@ -3,9 +3,9 @@
 
 use super::answer::Answer;
 use super::failure::Failure;
-use super::show::{self, FINDINGS, Finding, PHASES};
+use super::show::{self, ADVICE, FINDINGS, Finding, PHASES};
 use crate::civil::length;
-use crate::control::{Outcome, Report};
+use crate::control::{Outcome, RemovedNode, Report};
 use crate::pool::Blocker;
 use crate::wire::NoticeResponse;
 
@@ -98,6 +98,19 @@ pub(super) fn findings(tag: &'static str, report: &Report) -> Answer {
         ),
     });
     Answer::rows(tag, show::rows(&[FINDINGS], &found))
+}
+
+/// What REMOVE NODE leaves to the operator.
+pub(super) fn advice(tag: &'static str, removed: RemovedNode) -> Answer {
+    let notice = NoticeResponse::notice(
+        "the node is no member any more; run what follows on the nodes named, after a look at it",
+    );
+    let notices = if removed.advice.is_empty() {
+        Vec::new()
+    } else {
+        vec![notice]
+    };
+    Answer::rows(tag, show::rows(&[ADVICE], &removed.advice)).notices(notices)
 }
 
 /// Who was in the way, and who leads now.

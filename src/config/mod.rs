@@ -8,6 +8,7 @@ mod field;
 mod kind;
 mod mistake;
 mod names;
+mod profile;
 mod reference;
 mod resolve;
 mod route_rules;
@@ -27,6 +28,7 @@ pub use kind::parse_time;
 pub use mistake::{Mistake, nearest};
 pub use names::{ClusterName, DatabaseName, NodeName, UserName};
 pub use reference::reference;
+pub use rules::{bad_name as bad_node_name, is_host};
 pub use settings::{ClusterConfig, DatabaseConfig, General, Listen, MonitorLogin, NodeConfig};
 pub use show::{ConfigRow, show_config};
 pub use toml::check;
@@ -140,6 +142,16 @@ pub enum FailoverPolicy {
     Manual,
 }
 words!(FailoverPolicy { Auto = "auto", Manual = "manual" });
+
+/// How quick a cluster's probes are where the file does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// For any network.
+    Standard,
+    /// For nodes nearby.
+    Fast,
+}
+words!(Profile { Standard = "standard", Fast = "fast" });
 
 /// What happens to sessions that did not reach their safe point within `drain_timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

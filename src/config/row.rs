@@ -1,6 +1,7 @@
 //! What a row of the table of settings is made of, and the macro that turns rows into structs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::field::Field;
 use super::kind::{Kind, Value};
@@ -94,6 +95,32 @@ impl Values {
         let entry = self.0.entry(key).or_insert(Value::Off);
         if *entry == Value::Off {
             *entry = value;
+        }
+    }
+
+    /// Was it not given, or given as "off"?
+    pub(super) fn is_off(&self, key: &str) -> bool {
+        self.0.get(key).is_none_or(|value| *value == Value::Off)
+    }
+
+    /// Is it this text?
+    pub(super) fn is_text(&self, key: &str, text: &str) -> bool {
+        matches!(self.0.get(key), Some(Value::Text(is)) if is == text)
+    }
+
+    /// The number, if it is one.
+    pub(super) fn integer(&self, key: &str) -> Option<i64> {
+        match self.0.get(key) {
+            Some(Value::Integer(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The time, if it is one.
+    pub(super) fn time(&self, key: &str) -> Option<Duration> {
+        match self.0.get(key) {
+            Some(Value::Time(time)) => Some(*time),
+            _ => None,
         }
     }
 

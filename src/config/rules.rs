@@ -104,7 +104,7 @@ pub(super) fn duplicates<'a>(
 
 /// Why a cluster or node cannot have this name. Names become words on the console and parts of
 /// file names.
-pub(super) fn bad_name(name: &str) -> Option<String> {
+pub fn bad_name(name: &str) -> Option<String> {
     let good = (1..=LONGEST_NAME).contains(&name.len())
         && name
             .chars()
@@ -112,6 +112,11 @@ pub(super) fn bad_name(name: &str) -> Option<String> {
     (!good).then(|| {
         format!("bad name: expected 1 to {LONGEST_NAME} letters, digits, underscores, hyphens")
     })
+}
+
+/// Is it one host name, address or socket directory?
+pub fn is_host(text: &str) -> bool {
+    Kind::Host.parse(text).is_ok()
 }
 
 /// Why a database cannot have this name.

@@ -5,12 +5,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kind::{Bare, Kind};
+use super::kind::{Bare, Kind, Value};
 use super::names::{ClusterName, DatabaseName, NodeName, UserName};
 use super::row::{Fallback, Reload, Row, Section, Setting, Values, section};
 use super::{
     AuthType, Balance, Candidate, CommandTemplate, EventFilter, FailoverPolicy, LogLevel,
-    OnDrainTimeout, PoolMode, Promote, ReadFallback, ReplicationKind, Route, Secret,
+    OnDrainTimeout, PoolMode, Profile, Promote, ReadFallback, ReplicationKind, Route, Secret,
 };
 
 use Fallback::{Required, Text, Unset};
@@ -152,17 +152,81 @@ section! {
         /// `pg_promote` it.
         promote: Promote =
             Kind::Choice { words: Promote::WORDS, later: &[] }, Text("wait"), Restart;
-        /// Who decides that a lead is lost: an operator (`FAILOVER` on the console).
+        /// Who decides that a lead is lost: pgsluice (`auto`: fresh probes must confirm it, sessions
+        /// on the lead must be silent too, and the new lead must have been seen to follow), or an
+        /// operator (`manual`: `FAILOVER` on the console).
         failover: FailoverPolicy =
-            Kind::Choice { words: FailoverPolicy::WORDS, later: &["auto"] }, Text("manual"), Restart;
+            Kind::Choice { words: FailoverPolicy::WORDS, later: &[] }, Text("manual"), Restart;
+        /// What the timings below are when the file does not say: `standard`, or `fast` for nodes
+        /// on a quiet network of their own, where a killed lead is replaced within a second and a
+        /// silent one within three.
+        profile: Profile =
+            Kind::Choice { words: Profile::WORDS, later: &[] }, Text("standard"), Restart;
         /// Time between two probes of a node.
-        monitor_interval: Duration = Kind::time(10), Text("1s"), Restart;
-        /// Deadline of each step of a probe.
-        monitor_timeout: Duration = Kind::time(10), Text("2s"), Restart;
+        monitor_interval: Duration =
+            Kind::time(10), Unset("`1s`; profile `fast`: `300ms`"), Restart;
+        /// The same while a node's state is in doubt: after a first failure, and until it is proven
+        /// up.
+        monitor_fast_interval: Duration =
+            Kind::time(10), Unset("a quarter of `monitor_interval`, at least `100ms`"), Restart;
+        /// Deadline of a probe's connect.
+        monitor_connect_timeout: Duration =
+            Kind::time(10), Unset("`2s`; profile `fast`: `400ms`"), Restart;
+        /// Deadline of a probe's login, once it is connected.
+        monitor_login_timeout: Duration =
+            Kind::time(10), Unset("`2s`; profile `fast`: `500ms`"), Restart;
+        /// Deadline of each query of a probe, of a check command and of an HTTP check.
+        monitor_timeout: Duration =
+            Kind::time(10), Unset("`2s`; profile `fast`: `400ms`"), Restart;
         /// Failed probes before a node is down.
-        fall: u32 = Kind::Integer { min: 1, max: 100 }, Text("3"), Restart;
+        fall: u32 = Kind::Integer { min: 1, max: 100 }, Unset("`3`"), Restart;
         /// Good probes before a node is up.
         rise: u32 = Kind::Integer { min: 1, max: 100 }, Text("2"), Restart;
+        /// repmgr's name and unit of `monitor_interval`: seconds.
+        monitor_interval_secs: Option<u32> =
+            Kind::Integer { min: 1, max: 86_400 }, Unset("`monitor_interval`"), Restart;
+        /// repmgr's: how often a node that did not answer is tried again before it is down. Sets
+        /// `fall`, which counts the first failure too, to one more.
+        reconnect_attempts: Option<u32> =
+            Kind::Integer { min: 1, max: 99 }, Unset("`fall`"), Restart;
+        /// repmgr's: seconds between these tries. Sets `monitor_fast_interval`.
+        reconnect_interval: Option<u32> =
+            Kind::Integer { min: 1, max: 3600 }, Unset("`monitor_fast_interval`"), Restart;
+        /// A program that must say yes (exit status 0) besides the probe's own queries, run without a
+        /// shell. It is given HAProxy's four arguments behind its own: `NOT_USED`, `NOT_USED`, the
+        /// node's host and its port.
+        check_command: Option<CommandTemplate> = Kind::Command, Text(""), Restart;
+        /// An HTTP check besides the probe's own queries: `:PORT/path`, asked of the node's host, or
+        /// `http://host:port/path`. Any status from 200 to 299 is a yes (Patroni's REST API:
+        /// `:8008/health`).
+        check_http: Option<String> = Kind::Text, Text(""), Restart;
+        /// A node that falls so often within `flap_window` is flapping: it is neither a target nor
+        /// read from until it was well for `flap_hold`. 0: no guard.
+        flap_limit: usize = Kind::Integer { min: 0, max: 100 }, Text("3"), Restart;
+        /// See `flap_limit`.
+        flap_window: Duration = Kind::time(1000), Text("10min"), Restart;
+        /// See `flap_limit`.
+        flap_hold: Duration = Kind::time(1000), Text("1min"), Restart;
+        /// How long clients wait for a lead before they are told to try elsewhere (57P03).
+        hold_timeout: Duration = Kind::time(1), Text("30s"), Restart;
+        /// An automatic failover does not begin before the lead was down for so long.
+        failover_confirm: Option<Duration> = Kind::time_or_off(1), Text("0"), Restart;
+        /// An automatic failover takes no target that may lack more than this of the lead's WAL, by
+        /// the last that was seen of both.
+        failover_lag_max_bytes [key "failover_lag_max"]: u64 =
+            Kind::Size { max: 1 << 44 }, Text("16MB"), Restart;
+        /// No automatic failover follows another before this is over, so that two sick nodes do not
+        /// throw the clients to and fro. `FAILOVER` by hand is not bound by it.
+        failover_min_interval: Option<Duration> = Kind::time_or_off(1), Text("1min"), Restart;
+        /// How long a node that is back may take until it replicates both ways and has caught up,
+        /// before the event `recovery_stuck` tells.
+        recovery_timeout: Option<Duration> = Kind::time_or_off(1), Text("30s"), Restart;
+        /// A node that is down for so long is told as `node_permanent_candidate`: see REMOVE NODE.
+        permanent_after: Option<Duration> = Kind::time_or_off(1), Text("1h"), Restart;
+        /// Keep a note of lead and epoch on the nodes, as a setting of the monitor's own role
+        /// (`ALTER ROLE CURRENT_USER SET application_name`): an instance whose `state_dir` was
+        /// lost or restored from an old copy then notices, and does not fail back.
+        lead_note: bool = Kind::Flag, Text("true"), Restart;
         /// A switchover is refused when the target lags by more.
         switchover_lag_max_bytes [key "switchover_lag_max"]: u64 =
             Kind::Size { max: 1 << 44 }, Text("16MB"), Restart;
@@ -269,6 +333,22 @@ section! {
         /// Servers per user, over all nodes together.
         pool_size: Option<usize> =
             Kind::Integer { min: 1, max: MANY }, Unset("`default_pool_size`"), Live;
+    }
+}
+
+impl NodeConfig {
+    /// A node that the file does not have, with the defaults for what is not said.
+    pub fn at(name: &NodeName, host: &str, port: u16, priority: i32) -> Option<Self> {
+        let mut values = Values::default();
+        values.put("host", Value::Text(host.to_owned()));
+        values.put("port", Value::Integer(i64::from(port)));
+        values.put("priority", Value::Integer(i64::from(priority)));
+        for row in Self::rows() {
+            if let Some(default) = row.default() {
+                values.put_if_absent(row.key, default);
+            }
+        }
+        Self::build(values, name.clone())
     }
 }
 

@@ -13,7 +13,7 @@ use super::names::{ClusterName, DatabaseName, NodeName};
 use super::row::{Row, Section, Values};
 use super::rules::{self, did_you_mean};
 use super::settings::{self, ClusterConfig, DatabaseConfig, General, Listen, MonitorLogin};
-use super::{Config, NodeConfig, resolve};
+use super::{Config, NodeConfig, profile, resolve};
 
 /// A configuration is small; what is larger is some other file.
 const LARGEST: usize = 4 << 20;
@@ -141,7 +141,10 @@ impl Reader<'_> {
             clusters.declared.insert(name.to_owned());
             self.check_name(&path, rules::bad_name(name));
             let cluster = ClusterName::new(name);
-            let values = self.values::<ClusterConfig>(table, &path, &["monitor", "nodes"]);
+            let mut values = self.values::<ClusterConfig>(table, &path, &["monitor", "nodes"]);
+            if let Err((key, what)) = profile::fill(&mut values) {
+                self.mistake(&join(&path, key), what);
+            }
             let monitor = self
                 .section::<MonitorLogin>(table, &path, "monitor")
                 .and_then(MonitorLogin::build);

@@ -1,15 +1,16 @@
 //! Which lead and epoch hold, durably: the [`Store`] seam, and the local file that one instance
 //! needs. A record is compared with the epoch it follows, so nobody overwrites a newer decision.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::record::{Record, parse_record, parse_wanted, print_record, print_wanted};
-use crate::cluster::{Epoch, Wanted};
+use super::record::{
+    NodeRecord, NodeRecords, Record, parse_nodes, parse_record, print_nodes, print_record,
+};
+use crate::cluster::Epoch;
 use crate::config::{ClusterName, NodeName};
 
 /// What a store's methods return: boxed, so that a store can be chosen at run time.
@@ -25,11 +26,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// none), or is this very record: writing again is allowed.
     fn commit(&self, record: Record, follows: Option<Epoch>) -> StoreFuture<'_, (), CommitError>;
 
-    /// What operators want of nodes; nodes not in it are `Ready`.
-    fn wanted(&self) -> StoreFuture<'_, BTreeMap<NodeName, Wanted>>;
+    /// What is kept of the nodes, over all clusters; of a node not in it nothing is.
+    fn nodes(&self) -> StoreFuture<'_, NodeRecords>;
 
-    /// Keeps an operator's word.
-    fn set_wanted(&self, node: NodeName, wanted: Wanted) -> StoreFuture<'_, ()>;
+    /// Keeps what is known of a node in place of what was.
+    fn keep_node(&self, node: NodeName, record: NodeRecord) -> StoreFuture<'_, ()>;
 }
 
 /// A store could not be used.
@@ -69,6 +70,9 @@ pub enum CommitError {
     #[error("epoch {0} was decided by somebody else")]
     Superseded(Epoch),
 }
+
+/// Where the nodes' records are.
+const NODES_FILE: &str = "nodes.record";
 
 /// Records in a directory of one instance.
 ///
@@ -140,12 +144,12 @@ impl Store for FileStore {
         })
     }
 
-    fn wanted(&self) -> StoreFuture<'_, BTreeMap<NodeName, Wanted>> {
-        self.blocking(Inner::wanted)
+    fn nodes(&self) -> StoreFuture<'_, NodeRecords> {
+        self.blocking(Inner::nodes)
     }
 
-    fn set_wanted(&self, node: NodeName, wanted: Wanted) -> StoreFuture<'_, ()> {
-        self.blocking(move |inner| inner.set_wanted(node, wanted))
+    fn keep_node(&self, node: NodeName, record: NodeRecord) -> StoreFuture<'_, ()> {
+        self.blocking(move |inner| inner.keep_node(node, record))
     }
 }
 
@@ -215,20 +219,20 @@ impl Inner {
         self.replace(&file, &print_record(record))
     }
 
-    fn wanted(&self) -> Result<BTreeMap<NodeName, Wanted>, StoreError> {
-        let file = self.dir.join("nodes.wanted");
+    fn nodes(&self) -> Result<NodeRecords, StoreError> {
+        let file = self.dir.join(NODES_FILE);
         match read_limited(&file)? {
-            None => Ok(BTreeMap::new()),
-            Some(text) => parse_wanted(&text).map_err(|what| StoreError::Damaged { file, what }),
+            None => Ok(NodeRecords::new()),
+            Some(text) => parse_nodes(&text).map_err(|what| StoreError::Damaged { file, what }),
         }
     }
 
-    fn set_wanted(&self, node: NodeName, wanted: Wanted) -> Result<(), StoreError> {
+    fn keep_node(&self, node: NodeName, record: NodeRecord) -> Result<(), StoreError> {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = self.wanted()?;
-        all.insert(node, wanted);
-        let file = self.dir.join("nodes.wanted");
-        self.replace(&file, &print_wanted(&all))
+        let mut all = self.nodes()?;
+        all.insert(node, record);
+        let file = self.dir.join(NODES_FILE);
+        self.replace(&file, &print_nodes(&all))
             .map_err(|error| match error {
                 CommitError::NotWritten(error) | CommitError::Unknown(error) => error,
                 CommitError::Superseded(_) => StoreError::Damaged {

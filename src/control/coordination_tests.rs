@@ -3,7 +3,10 @@
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::super::record::{AddedNode, Membership};
 use super::*;
+use crate::cluster::Wanted;
+use crate::config::Candidate;
 
 fn record(epoch: u64, node: &str) -> Record {
     Record {
@@ -85,22 +88,42 @@ fn one_instance_has_the_directory() {
 }
 
 #[tokio::test]
-async fn an_operators_word_survives() {
+async fn what_is_kept_of_a_node_survives() {
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::open(dir.path()).unwrap();
-    store
-        .set_wanted(NodeName::new("n1"), Wanted::Fenced)
-        .await
-        .unwrap();
-    store
-        .set_wanted(NodeName::new("n2"), Wanted::Maint)
-        .await
-        .unwrap();
-    store
-        .set_wanted(NodeName::new("n2"), Wanted::Ready)
-        .await
-        .unwrap();
-    let all = store.wanted().await.unwrap();
-    assert_eq!(all.get("n1"), Some(&Wanted::Fenced));
-    assert_eq!(all.get("n2"), Some(&Wanted::Ready));
+    let word = |wanted| NodeRecord {
+        wanted,
+        ..NodeRecord::default()
+    };
+    let full = NodeRecord {
+        wanted: Wanted::Drain,
+        identity: Some(u64::MAX),
+        candidate: Some(Candidate::Auto),
+        maintenance_since: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
+        membership: Membership::Added(AddedNode {
+            cluster: ClusterName::new("dc/a"),
+            host: "/var/run/post\ngresql".to_owned(),
+            port: 5433,
+            priority: -7,
+        }),
+    };
+    let removed = NodeRecord {
+        identity: Some(1),
+        membership: Membership::Removed,
+        ..NodeRecord::default()
+    };
+    for (name, record) in [
+        ("n1", word(Wanted::Fenced)),
+        ("n2", word(Wanted::Maint)),
+        ("n2", word(Wanted::Ready)),
+        ("n3", full.clone()),
+        ("n4", removed.clone()),
+    ] {
+        store.keep_node(NodeName::new(name), record).await.unwrap();
+    }
+    let all = store.nodes().await.unwrap();
+    assert_eq!(all.get("n1"), Some(&word(Wanted::Fenced)));
+    assert_eq!(all.get("n2"), Some(&word(Wanted::Ready)));
+    assert_eq!(all.get("n3"), Some(&full));
+    assert_eq!(all.get("n4"), Some(&removed));
 }

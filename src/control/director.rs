@@ -8,17 +8,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Handle;
 use super::coordination::{Store, StoreError};
 use super::events::Journal;
 use super::gates::Gates;
 use super::governor::{Command, Governor, Outputs};
-use super::members::{Member, Members};
-use super::{Handle, monitor};
-use crate::cluster::{Fact, ViewReader, Wanted};
-use crate::config::{ClusterConfig, Config, NodeName};
+use super::members::Members;
+use crate::cluster::{Fact, ViewReader};
+use crate::config::Config;
 
-/// Observations that may wait for the Director.
-const OBSERVATIONS: usize = 64;
 /// Commands of consoles that may wait.
 const COMMANDS: usize = 64;
 
@@ -55,24 +53,12 @@ impl Director {
     /// Reads what was decided before and starts to watch. All gates are held when this returns; each
     /// opens when its recorded lead was proven up.
     pub async fn spawn(setup: Setup) -> Result<(Self, Handle), StoreError> {
-        let wanted = setup.store.wanted().await?;
+        let kept = setup.store.nodes().await?;
         let mut tasks = JoinSet::new();
         let mut clusters = BTreeMap::new();
-        let mut members_of = BTreeMap::new();
-        let mut kicks = BTreeMap::new();
         for (name, config) in &setup.config.clusters {
             let record = setup.store.load(name).await?;
-            let members = members(config, &wanted);
-            for member in &members.nodes {
-                kicks.insert(member.config.name.clone(), Arc::clone(&member.kick));
-                members_of.insert(member.config.name.clone(), name.clone());
-            }
-            let (sender, observations) = mpsc::channel(OBSERVATIONS);
-            for member in &members.nodes {
-                let (config, node) = (Arc::clone(config), member.config.clone());
-                let kick = Arc::clone(&member.kick);
-                tasks.spawn(Box::pin(monitor::watch(config, node, kick, sender.clone())));
-            }
+            let members = Members::new(config, &kept);
             let view = Arc::new(members.view(record.as_ref(), None));
             let (view_sender, view) = watch::channel(view);
             let (operation_sender, operation) = watch::channel(None);
@@ -85,7 +71,7 @@ impl Director {
                 operation: operation_sender,
             };
             let governor = Governor::new(members, record, outputs, Instant::now());
-            tasks.spawn(Box::pin(governor.run(observations, received)));
+            tasks.spawn(Box::pin(governor.run(received)));
             clusters.insert(
                 name.clone(),
                 ClusterHandle {
@@ -95,8 +81,9 @@ impl Director {
                 },
             );
         }
-        tasks.spawn(pass_facts_on(setup.facts, kicks));
-        let handle = Handle::new(clusters, members_of, setup.journal);
+        let ears = clusters.values().map(|c| c.commands.clone()).collect();
+        tasks.spawn(pass_facts_on(setup.facts, ears));
+        let handle = Handle::new(clusters, setup.journal);
         Ok((Self { tasks }, handle))
     }
 
@@ -106,27 +93,12 @@ impl Director {
     }
 }
 
-fn members(config: &Arc<ClusterConfig>, wanted: &BTreeMap<NodeName, Wanted>) -> Members {
-    let member = |node: &crate::config::NodeConfig| {
-        let word = wanted.get(&node.name).copied().unwrap_or_default();
-        Member::new(node.clone(), word)
-    };
-    Members {
-        nodes: config.nodes.iter().map(member).collect(),
-        config: Arc::clone(config),
-    }
-}
-
-/// What traffic saw is a reason to look, never a verdict.
-async fn pass_facts_on(
-    mut facts: mpsc::Receiver<Fact>,
-    kicks: BTreeMap<NodeName, Arc<tokio::sync::Notify>>,
-) {
+/// Each cluster knows which nodes are its own.
+async fn pass_facts_on(mut facts: mpsc::Receiver<Fact>, ears: Vec<mpsc::Sender<Command>>) {
     while let Some(fact) = facts.recv().await {
-        let (Fact::DialFailed { node, .. } | Fact::ServerLost { node, .. }) = &fact;
-        if let Some(kick) = kicks.get(node) {
-            tracing::debug!(?fact, "probing at once");
-            kick.notify_one();
+        for ear in &ears {
+            // Who is behind loses nothing that a probe will not see.
+            let _ = ear.try_send(Command::Saw(fact.clone()));
         }
     }
 }

@@ -247,7 +247,7 @@ impl Driver {
         let status = gates.drain_status(cluster, &self.operation.plan.from);
         self.report.blockers = status.blockers;
         match self.operation.plan.kind {
-            Kind::Switchover => gates.resume(cluster),
+            Kind::Switchover => gates.resume(cluster, None),
             // The Director looks at the recorded lead again when this operation has ended.
             Kind::Failover => {}
         }

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 
 use super::bdr::{self, BdrNode, BdrSlot};
 use super::catalog::Catalog;
+use super::lead_note::LeadNote;
 use super::node_link::{LinkError, NodeLink, field, lsn_field};
 use super::replication::{Consumer, add_stats, consumers_of};
 use crate::config::{ClusterConfig, ReplicationKind};
@@ -27,6 +28,10 @@ pub(super) struct NodeFacts {
     pub system_identifier: Option<u64>,
     /// Insert or, in recovery, replay position.
     pub lsn: Option<Lsn>,
+    /// In recovery: the last position that was received.
+    pub received: Option<Lsn>,
+    /// What our role remembers there of the lead.
+    pub note: Option<LeadNote>,
     /// Slots and walsenders.
     pub senders: Vec<Sender>,
     /// Subscriptions, or what it follows as a standby.
@@ -80,7 +85,10 @@ const STATE: &str = "SELECT pg_is_in_recovery(), \
     current_setting('server_version_num')::int4, \
     (SELECT system_identifier::text FROM pg_control_system()), \
     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
-      ELSE pg_current_wal_insert_lsn() END::text";
+      ELSE pg_current_wal_insert_lsn() END::text, \
+    pg_last_wal_receive_lsn()::text, \
+    (SELECT c FROM pg_roles r, unnest(r.rolconfig) c WHERE r.rolname = current_user \
+      AND c LIKE 'application_name=%')";
 
 // wal_status and safe_wal_size came with PostgreSQL 13.
 const SENDERS: &str = "SELECT s.slot_name::text, s.slot_type, s.plugin::text, s.database::text, \
@@ -104,6 +112,8 @@ pub(super) async fn facts(link: &NodeLink, config: &ClusterConfig) -> Result<Nod
         version: u32::try_from(field::<i32>(&row, 2)?).unwrap_or_default(),
         system_identifier: field::<Option<&str>>(&row, 3)?.and_then(|text| text.parse().ok()),
         lsn: lsn_field(&row, 4)?,
+        received: lsn_field(&row, 5)?,
+        note: field::<Option<&str>>(&row, 6)?.and_then(LeadNote::parse),
         senders: Vec::new(),
         consumers: None,
         bdr: None,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::health::Seen;
 use super::monitor::probe;
 use super::node_link::NodeLink;
 use super::preflight::open;
 use super::replication::{Consumer, LinkKind, consumers, has_applied_all, received};
 use super::switchover::{Findings, Promotion};
-use super::verdict::Seen;
 use crate::config::{ClusterConfig, NodeConfig, Promote};
 use crate::lsn::Lsn;
 
@@ -32,6 +32,27 @@ impl LastSeen {
     }
 }
 
+/// What may be lost, and with it whether a lead that still answers may be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accept {
+    /// Nothing: an operator's FAILOVER.
+    Nothing,
+    /// So many bytes of WAL, by estimate: an automatic failover, whose probes have failed already.
+    UpTo(u64),
+    /// Whatever it is: FAILOVER with ACCEPT LOSS, or the primary was moved by somebody else.
+    Anything,
+}
+
+impl Accept {
+    fn allows(self, loss: Option<u64>) -> bool {
+        match (self, loss) {
+            (Self::Anything, _) | (_, Some(0)) => true,
+            (Self::UpTo(most), Some(loss)) => loss <= most,
+            (Self::Nothing | Self::UpTo(_), _) => false,
+        }
+    }
+}
+
 /// Who takes part, and on what terms.
 #[derive(Debug, Clone)]
 pub(super) struct Terms {
@@ -41,8 +62,8 @@ pub(super) struct Terms {
     pub from: NodeConfig,
     /// The target.
     pub to: NodeConfig,
-    /// The operator's ACCEPT LOSS.
-    pub accept_loss: bool,
+    /// What may be lost.
+    pub accept: Accept,
     /// From the monitor.
     pub last: LastSeen,
 }
@@ -73,16 +94,64 @@ pub(super) struct Refused {
     pub hint: Option<&'static str>,
 }
 
-/// Runs all checks.
+/// What the lead says to a last question.
+enum LastWord {
+    /// Nothing.
+    Silence,
+    /// It answers.
+    Answers(Arc<NodeLink>),
+    /// It is alive, but does not let us in: why.
+    Alive(String),
+}
+
+/// Runs all checks. The lead is asked a last time while the target is looked at.
 pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
-    let (from, to) = (&terms.from.name, &terms.to.name);
-    let lead = fresh_probes(terms).await;
-    if lead.is_some() && !terms.accept_loss {
+    let (word, checked) = tokio::join!(Box::pin(last_word(terms)), Box::pin(check_target(terms)));
+    let from = &terms.from.name;
+    let given_up = terms.accept == Accept::Anything;
+    let (lead, alive) = match word {
+        LastWord::Silence => (None, None),
+        LastWord::Answers(link) => (Some(link), Some(format!("lead \"{from}\" answers"))),
+        LastWord::Alive(why) => (None, Some(format!("lead \"{from}\" is alive: {why}"))),
+    };
+    if let Some(why) = alive.clone().filter(|_| !given_up) {
         return Err(Refused {
-            why: format!("lead \"{from}\" answers"),
+            why,
             hint: Some("Use SWITCHOVER, or FAILOVER with ACCEPT LOSS to give the lead up."),
         });
     }
+    let mut cleared = checked?;
+    if let Some(alive) = alive {
+        let warning = format!("{alive}, and may be written by others");
+        cleared.warnings.insert(0, warning);
+    }
+    cleared.findings.lead_answers = lead.is_some();
+    cleared.lead = lead;
+    Ok(cleared)
+}
+
+/// New connections one after the other; the first that works is the answer. An operator may have
+/// come before the monitor was sure; an automatic failover comes after it.
+async fn last_word(terms: &Terms) -> LastWord {
+    let times = match terms.accept {
+        Accept::UpTo(_) => 1,
+        Accept::Nothing | Accept::Anything => terms.config.fall.max(1),
+    };
+    let mut word = LastWord::Silence;
+    for _ in 0..times {
+        let mut link = None;
+        let observation = Box::pin(probe(&terms.config, &terms.from, &mut link)).await;
+        match (observation.seen, link) {
+            (Seen::Answers, Some(link)) => return LastWord::Answers(Arc::new(link)),
+            (Seen::Declines(_, why), _) => word = LastWord::Alive(why),
+            _ => {}
+        }
+    }
+    word
+}
+
+async fn check_target(terms: &Terms) -> Result<Cleared, Refused> {
+    let to = &terms.to.name;
     let plain = |why| Refused { why, hint: None };
     let target = open(&terms.config, &terms.to).await.map_err(plain)?;
     let failed = |e| plain(format!("\"{to}\" could not be asked: {e}"));
@@ -95,18 +164,13 @@ pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
         _ => None,
     };
     let loss = estimate(&terms.last, got);
-    if loss != Some(0) && !terms.accept_loss {
+    if !terms.accept.allows(loss) {
         return Err(Refused {
             why: loss_text(&terms.last, got, loss),
             hint: Some("FAILOVER with ACCEPT LOSS goes on nevertheless."),
         });
     }
     let mut warnings = Vec::new();
-    if lead.is_some() {
-        warnings.push(format!(
-            "lead \"{from}\" answers and may be written by others"
-        ));
-    }
     if loss != Some(0) {
         warnings.push(loss_text(&terms.last, got, loss));
     }
@@ -125,29 +189,16 @@ pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
             (true, Promote::Wait) => Promotion::Awaited,
             (true, Promote::PgPromote) => Promotion::Sent,
         },
-        lead_answers: lead.is_some(),
         ..Findings::default()
     };
     Ok(Cleared {
-        lead,
+        lead: None,
         target,
         consumer,
         findings,
         warnings,
         loss,
     })
-}
-
-/// `fall` new connections one after the other; the first that works is the answer.
-async fn fresh_probes(terms: &Terms) -> Option<Arc<NodeLink>> {
-    for _ in 0..terms.config.fall.max(1) {
-        let mut link = None;
-        let observation = Box::pin(probe(&terms.config, &terms.from, &mut link)).await;
-        if observation.seen == Seen::Answers {
-            return link.map(Arc::new);
-        }
-    }
-    None
 }
 
 /// What the target applies. Refused at once if our role cannot see when it has: that would be

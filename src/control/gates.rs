@@ -1,5 +1,6 @@
 //! What the control plane needs of the pools, as a trait: so that it is tested without clients.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub trait Gates: Send + Sync + std::fmt::Debug {
     /// [`Pools::dbnames`].
     fn dbnames(&self, cluster: &ClusterName) -> Vec<String>;
     /// [`Pools::resume`].
-    fn resume(&self, cluster: &ClusterName);
+    fn resume(&self, cluster: &ClusterName, per_ms: Option<u32>);
     /// [`Pools::open`].
     fn open(&self, cluster: &ClusterName, opening: Opening<'_>) -> Released;
     /// [`Pools::refuse`].
@@ -61,6 +62,8 @@ pub trait Gates: Send + Sync + std::fmt::Debug {
     fn close_idle(&self, cluster: &ClusterName, node: &NodeName);
     /// Backends that the pools have on a node.
     fn backend_pids(&self, node: &NodeName) -> Vec<i32>;
+    /// [`Pools::pulse`].
+    fn pulse(&self, cluster: &ClusterName, node: &NodeName) -> BTreeMap<u64, u64>;
 }
 
 impl Gates for Pools {
@@ -76,8 +79,8 @@ impl Gates for Pools {
         Self::dbnames(self, cluster)
     }
 
-    fn resume(&self, cluster: &ClusterName) {
-        Self::resume(self, cluster);
+    fn resume(&self, cluster: &ClusterName, per_ms: Option<u32>) {
+        Self::resume(self, cluster, per_ms);
     }
 
     fn open(&self, cluster: &ClusterName, o: Opening<'_>) -> Released {
@@ -133,5 +136,9 @@ impl Gates for Pools {
     fn backend_pids(&self, node: &NodeName) -> Vec<i32> {
         let servers = self.servers().into_iter().filter(|s| s.node == *node);
         servers.map(|s| s.remote_pid).collect()
+    }
+
+    fn pulse(&self, cluster: &ClusterName, node: &NodeName) -> BTreeMap<u64, u64> {
+        Self::pulse(self, cluster, node)
     }
 }

@@ -4,6 +4,7 @@
 
 mod bdr;
 mod catalog;
+mod checks;
 mod child;
 pub mod coordination;
 mod director;
@@ -15,9 +16,13 @@ mod failover;
 mod gate_lsn;
 pub mod gates;
 mod governor;
+mod handover;
 mod hands;
+mod health;
 mod lag;
+mod lead_note;
 mod links;
+mod maintenance;
 mod members;
 mod monitor;
 mod node_link;
@@ -32,12 +37,15 @@ mod replication;
 mod report;
 mod requests;
 mod routing;
+mod succession;
 pub mod switchover;
 mod verdict;
 mod watchkeeper;
 
 pub use director::{Director, Setup};
-pub use record::Record;
+pub use governor::RemovedNode;
+pub use maintenance::{Step, Steps};
+pub use record::{AddedNode, Record};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +57,7 @@ use self::director::ClusterHandle;
 use self::events::Journal;
 use self::governor::{Command, Reply};
 use crate::cluster::{ClusterView, Epoch, ViewReader, Wanted};
-use crate::config::{ClusterName, EventKind, NodeName, OnDrainTimeout};
+use crate::config::{Candidate, ClusterName, EventKind, NodeName, OnDrainTimeout};
 use crate::pool::Blocker;
 
 /// Asks the Director. Cheap to clone.
@@ -61,7 +69,6 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     clusters: BTreeMap<ClusterName, ClusterHandle>,
-    cluster_of: BTreeMap<NodeName, ClusterName>,
     journal: Journal,
 }
 
@@ -162,16 +169,8 @@ pub struct Event {
 }
 
 impl Handle {
-    fn new(
-        clusters: BTreeMap<ClusterName, ClusterHandle>,
-        cluster_of: BTreeMap<NodeName, ClusterName>,
-        journal: Journal,
-    ) -> Self {
-        let shared = Shared {
-            clusters,
-            cluster_of,
-            journal,
-        };
+    fn new(clusters: BTreeMap<ClusterName, ClusterHandle>, journal: Journal) -> Self {
+        let shared = Shared { clusters, journal };
         Self {
             shared: Arc::new(shared),
         }
@@ -180,7 +179,7 @@ impl Handle {
     /// A control plane without clusters, for tests of those who ask it.
     #[cfg(test)]
     pub(crate) fn without_clusters() -> Self {
-        Self::new(BTreeMap::new(), BTreeMap::new(), Journal::in_memory())
+        Self::new(BTreeMap::new(), Journal::in_memory())
     }
 
     /// All clusters, in name order.
@@ -231,12 +230,54 @@ impl Handle {
 
     /// READY, DRAIN, MAINT, FENCE. The lead cannot be drained: that is a switchover.
     pub async fn set_wanted(&self, node: &NodeName, wanted: Wanted) -> Result<(), Refusal> {
-        let Some(cluster) = self.shared.cluster_of.get(node).cloned() else {
-            return Err(requests::no_such_node(node));
-        };
+        let cluster = self.cluster_of(node)?;
         let node = node.clone();
         self.ask(&cluster, |reply| Command::SetWanted(node, wanted, reply))
             .await
+    }
+
+    /// SET NODE ... ELIGIBLE: whether a node may become lead, whatever the file says.
+    pub async fn set_candidate(
+        &self,
+        node: &NodeName,
+        candidate: Candidate,
+    ) -> Result<(), Refusal> {
+        let cluster = self.cluster_of(node)?;
+        let node = node.clone();
+        self.ask(&cluster, |reply| {
+            Command::SetCandidate(node, candidate, reply)
+        })
+        .await
+    }
+
+    /// ADD NODE: kept besides the file until REMOVE NODE. It is a shadow when it was proven and
+    /// replicates.
+    pub async fn add_node(&self, node: &NodeName, added: AddedNode) -> Result<(), Refusal> {
+        if let Ok(cluster) = self.cluster_of(node) {
+            return Err(requests::is_member(&cluster, node));
+        }
+        let (cluster, node) = (added.cluster.clone(), node.clone());
+        self.ask(&cluster, |reply| Command::AddNode(node, added, reply))
+            .await
+    }
+
+    /// REMOVE NODE: it is no member any more, also after a restart. Gives what an operator has to
+    /// do on the others.
+    pub async fn remove_node(&self, node: &NodeName) -> Result<RemovedNode, Refusal> {
+        let cluster = self.cluster_of(node)?;
+        let node = node.clone();
+        self.ask(&cluster, |reply| Command::RemoveNode(node, reply))
+            .await
+    }
+
+    /// Which cluster a node is a member of.
+    fn cluster_of(&self, node: &NodeName) -> Result<ClusterName, Refusal> {
+        let has = |view: &Arc<ClusterView>| view.nodes.iter().any(|n| n.name == *node);
+        let found = self.views().into_iter().find(has);
+        found.map_or_else(
+            || Err(requests::no_such_node(node)),
+            |view| Ok(view.name.clone()),
+        )
     }
 
     /// The latest events, oldest first.

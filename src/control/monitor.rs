@@ -1,15 +1,21 @@
 //! One probe loop per node: logs in, asks, tells the Director what it saw.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
+use super::checks;
 use super::facts::{NodeFacts, facts};
-use super::node_link::{LinkError, NodeLink};
-use super::verdict::Seen;
+use super::health::{Logins, Seen};
+use super::members::Kick;
+use super::node_link::{Deadlines, LinkError, NodeLink};
 use crate::config::{ClusterConfig, NodeConfig, NodeName};
+
+/// Each so many probes a new login is tried besides the connection that is there.
+const LOGIN_EVERY: u32 = 10;
+/// Between two probes, whatever rings: bounds what a storm of facts can cause.
+const PAUSE_LEAST: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// One probe's result.
 #[derive(Debug, Clone)]
@@ -20,44 +26,87 @@ pub(super) struct Observation {
     pub began: Instant,
     /// What it says about the node's health.
     pub seen: Seen,
+    /// Does it take new logins too?
+    pub logins: Logins,
     /// What the node told, if it answered.
     pub facts: Option<NodeFacts>,
 }
 
-/// Probes until the Director is gone. `kick` asks for a probe at once.
+/// Probes until the Director is gone.
 pub(super) async fn watch(
     config: Arc<ClusterConfig>,
     node: NodeConfig,
-    kick: Arc<Notify>,
+    kick: Arc<Kick>,
     observations: mpsc::Sender<Observation>,
 ) {
-    let quick = (config.monitor_interval / 4)
-        .max(Duration::from_millis(100))
-        .min(config.monitor_interval);
-    let doubt_ends = config.fall.max(config.rise);
+    let mut doubt = Doubt::new(&config);
     let mut link = None;
-    // Equal results in a row; until there are enough of them, one is in doubt.
-    let mut streak: (bool, u32) = (false, 0);
+    let mut probes: u32 = 0;
     loop {
         let began = Instant::now();
-        let observation = probe(&config, &node, &mut link).await;
-        let good = observation.facts.is_some();
-        streak = match streak {
-            (before, count) if before == good => (good, count.saturating_add(1)),
-            _ => (good, 1),
-        };
+        probes = probes.wrapping_add(1);
+        let had_link = link.is_some();
+        let mut observation = Box::pin(probe(&config, &node, &mut link)).await;
+        let asked = kick.take_logins() || doubt.about_logins;
+        let due = asked || probes.is_multiple_of(LOGIN_EVERY);
+        if had_link && due && observation.seen == Seen::Answers {
+            observation.logins = Box::pin(try_login(&config, &node, &mut link)).await;
+        }
+        doubt.note(&observation);
         if observations.send(observation).await.is_err() {
             return;
         }
-        let interval = if streak.1 < doubt_ends {
-            quick
+        let interval = if doubt.is_in_doubt() {
+            config.monitor_fast_interval
         } else {
             config.monitor_interval
         };
-        let rest = interval.saturating_sub(began.elapsed());
-        // Kicked or not, the next probe comes; the pause bounds what a storm of facts can cause.
-        let _ = timeout(rest, kick.notified()).await;
-        tokio::time::sleep_until(began + Duration::from_millis(20)).await;
+        tokio::select! {
+            () = sleep_until(began + interval) => {}
+            () = kick.rung() => {}
+            () = role_changed(&mut link) => {}
+        }
+        sleep_until(began + PAUSE_LEAST).await;
+    }
+}
+
+/// Equal results in a row; until there are enough of them, one looks more often.
+struct Doubt {
+    enough: u32,
+    good: bool,
+    streak: u32,
+    about_logins: bool,
+}
+
+impl Doubt {
+    fn new(config: &ClusterConfig) -> Self {
+        Self {
+            enough: config.fall.max(config.rise),
+            good: false,
+            streak: 0,
+            about_logins: false,
+        }
+    }
+
+    fn note(&mut self, observation: &Observation) {
+        let good = observation.seen == Seen::Answers;
+        if good == self.good {
+            self.streak = self.streak.saturating_add(1);
+        } else {
+            (self.good, self.streak) = (good, 1);
+        }
+        self.about_logins = matches!(observation.logins, Logins::Fail(_));
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.streak < self.enough || self.about_logins
+    }
+}
+
+async fn role_changed(link: &mut Option<NodeLink>) {
+    match link {
+        Some(link) => link.role_changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -73,17 +122,25 @@ pub(super) async fn probe(
         *link = None;
     }
     let (seen, facts) = match result {
-        Ok(facts) => (Seen::Answers, Some(facts)),
-        Err(error) if error.sqlstate() == Some("57P03") => {
-            (Seen::Starting(error.to_string()), None)
-        }
-        Err(error) => (Seen::Fails(error.to_string()), None),
+        Ok(facts) => match checks::run(config, node).await {
+            Ok(()) => (Seen::Answers, Some(facts)),
+            Err(why) => (Seen::Fails(why), Some(facts)),
+        },
+        Err(error) => (seen_of(&error), None),
     };
     Observation {
         node: node.name.clone(),
         began,
         seen,
+        logins: Logins::Untried,
         facts,
+    }
+}
+
+fn seen_of(error: &LinkError) -> Seen {
+    match error.sqlstate() {
+        Some(sqlstate) => Seen::of_server_error(sqlstate, error.to_string()),
+        None => Seen::Fails(error.to_string()),
     }
 }
 
@@ -93,11 +150,29 @@ async fn attempt(
     link: &mut Option<NodeLink>,
 ) -> Result<NodeFacts, LinkError> {
     if link.as_ref().is_none_or(NodeLink::is_closed) {
-        let fresh = NodeLink::open(node, &config.monitor, config.monitor_timeout);
-        *link = Some(Box::pin(fresh).await?);
+        *link = Some(open(config, node).await?);
     }
     match link {
         Some(link) => facts(link, config).await,
         None => Err(LinkError::Broken("not connected".to_owned())),
     }
+}
+
+/// A new login beside the old one, which it replaces when it is answered.
+async fn try_login(
+    config: &ClusterConfig,
+    node: &NodeConfig,
+    link: &mut Option<NodeLink>,
+) -> Logins {
+    match open(config, node).await {
+        Ok(fresh) => {
+            *link = Some(fresh);
+            Logins::Taken
+        }
+        Err(error) => Logins::Fail(seen_of(&error)),
+    }
+}
+
+async fn open(config: &ClusterConfig, node: &NodeConfig) -> Result<NodeLink, LinkError> {
+    Box::pin(NodeLink::open(node, &config.monitor, Deadlines::of(config))).await
 }

@@ -1,14 +1,19 @@
 //! A control connection to one node: every step has a deadline, and the task that drives the
 //! connection ends with it.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Connection, NoTls, Row};
 
-use crate::config::{MonitorLogin, NodeConfig};
+use crate::config::{ClusterConfig, MonitorLogin, NodeConfig};
+use crate::net::{Stream, TcpOptions};
 
 /// What our own connections are called in `pg_stat_activity`.
 pub(super) const APPLICATION_NAME: &str = "pgsluice";
@@ -19,7 +24,7 @@ pub(super) enum LinkError {
     /// No answer in time. The connection must not be used again.
     #[error("{what} took longer than {after:?}")]
     Timeout {
-        /// `connect` or `query`.
+        /// `connect`, `login` or `query`.
         what: &'static str,
         /// The deadline.
         after: Duration,
@@ -67,56 +72,81 @@ impl From<tokio_postgres::Error> for LinkError {
     }
 }
 
+/// How long each step of a control connection may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deadlines {
+    /// Until the socket is connected.
+    pub connect: Duration,
+    /// Then, until the role is logged in.
+    pub login: Duration,
+    /// Each query.
+    pub query: Duration,
+}
+
+impl Deadlines {
+    /// As configured for a cluster.
+    pub(super) fn of(config: &ClusterConfig) -> Self {
+        Self {
+            connect: config.monitor_connect_timeout,
+            login: config.monitor_login_timeout,
+            query: config.monitor_timeout,
+        }
+    }
+
+    /// For operations: a probe in doubt must be quick, a switchover need not.
+    pub(super) fn patient(config: &ClusterConfig) -> Self {
+        const LEAST: Duration = Duration::from_secs(2);
+        let quick = Self::of(config);
+        Self {
+            connect: quick.connect.max(LEAST),
+            login: quick.login.max(LEAST),
+            query: quick.query.max(LEAST),
+        }
+    }
+}
+
 /// A connection of our own to one node's database.
 #[derive(Debug)]
 pub(super) struct NodeLink {
     client: Client,
     driver: JoinHandle<()>,
     deadline: Duration,
+    /// `in_hot_standby` as the server tells it unasked (PostgreSQL 14 and later).
+    standby: watch::Receiver<Option<bool>>,
 }
 
 impl NodeLink {
-    /// Connects and logs in within `deadline`, which then also holds for each query.
+    /// Connects and logs in, each step within its own deadline.
     pub(super) async fn open(
         node: &NodeConfig,
         login: &MonitorLogin,
-        deadline: Duration,
+        deadlines: Deadlines,
     ) -> Result<Self, LinkError> {
-        let mut config = tokio_postgres::Config::new();
-        if node.host.starts_with('/') {
-            config.host_path(&node.host);
-        } else {
-            config.host(&node.host);
-        }
-        config
-            .port(node.port)
-            .user(&login.user)
-            .dbname(&login.dbname);
-        config
-            .application_name(APPLICATION_NAME)
-            .connect_timeout(deadline);
-        if let Some(password) = &login.password {
-            config.password(password.expose());
-        }
-        let connect = Box::pin(config.connect(NoTls));
-        let (client, connection) =
-            timeout(deadline, connect)
-                .await
-                .map_err(|_| LinkError::Timeout {
-                    what: "connect",
-                    after: deadline,
-                })??;
-        let driver = tokio::spawn(async move {
-            // Its end is seen by the next query as a closed connection.
-            let _ = connection.await;
-        });
+        let options = TcpOptions::default();
+        let connect = Stream::connect(&node.host, node.port, &options);
+        let stream = within("connect", deadlines.connect, connect)
+            .await?
+            .map_err(|e| LinkError::Broken(with_sources(&e)))?;
+        let config = login_config(login);
+        let logging_in = Box::pin(config.connect_raw(stream, NoTls));
+        let (client, connection) = within("login", deadlines.login, logging_in).await??;
+        let (told, standby) = watch::channel(standby_word(&connection));
         let link = Self {
             client,
-            driver,
-            deadline,
+            driver: tokio::spawn(drive(connection, told)),
+            deadline: deadlines.query,
+            standby,
         };
         link.settle().await?;
         Ok(link)
+    }
+
+    /// Returns when the server has told, unasked, that it entered or left recovery. Cancel safe.
+    pub(super) async fn role_changed(&mut self) {
+        if self.standby.changed().await.is_err() {
+            // The connection ended: the next query finds that out.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Runs one statement; every parameter is text and cast in the statement. One round trip.
@@ -125,12 +155,9 @@ impl NodeLink {
             .iter()
             .map(|text| (text as &(dyn ToSql + Sync), Type::TEXT))
             .collect();
-        timeout(self.deadline, self.client.query_typed(sql, &typed))
-            .await
-            .map_err(|_| LinkError::Timeout {
-                what: "query",
-                after: self.deadline,
-            })?
+        let query = self.client.query_typed(sql, &typed);
+        within("query", self.deadline, query)
+            .await?
             .map_err(LinkError::from)
     }
 
@@ -162,12 +189,8 @@ impl NodeLink {
              SET search_path = pg_catalog, public; SET default_transaction_isolation = 'read committed'",
             self.deadline.as_millis().max(1)
         );
-        timeout(self.deadline, self.client.batch_execute(&sql))
-            .await
-            .map_err(|_| LinkError::Timeout {
-                what: "query",
-                after: self.deadline,
-            })?
+        within("query", self.deadline, self.client.batch_execute(&sql))
+            .await?
             .map_err(LinkError::from)
     }
 }
@@ -176,6 +199,50 @@ impl Drop for NodeLink {
     fn drop(&mut self) {
         self.driver.abort();
     }
+}
+
+async fn within<T>(
+    what: &'static str,
+    after: Duration,
+    step: impl Future<Output = T>,
+) -> Result<T, LinkError> {
+    let timed_out = |_| LinkError::Timeout { what, after };
+    timeout(after, step).await.map_err(timed_out)
+}
+
+fn login_config(login: &MonitorLogin) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .user(&login.user)
+        .dbname(&login.dbname)
+        .application_name(APPLICATION_NAME);
+    if let Some(password) = &login.password {
+        config.password(password.expose());
+    }
+    config
+}
+
+/// Moves the connection's bytes until it ends, which the next query sees as a closed connection.
+async fn drive(mut connection: Connection<Stream, NoTlsStream>, told: watch::Sender<Option<bool>>) {
+    poll_fn(|cx| {
+        loop {
+            let polled = connection.poll_message(cx);
+            let word = standby_word(&connection);
+            told.send_if_modified(|known| std::mem::replace(known, word) != word);
+            match polled {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+                Poll::Ready(Some(Ok(_))) => {}
+            }
+        }
+    })
+    .await;
+}
+
+fn standby_word(connection: &Connection<Stream, NoTlsStream>) -> Option<bool> {
+    connection
+        .parameter("in_hot_standby")
+        .map(|word| word == "on")
 }
 
 /// One column, with the type it must have.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::failover::Terms;
+use super::failover::{Accept, Terms};
 use super::members::{Member, Members};
 use super::record::{Record, wanted_word};
 use super::switchover::{Kind, Limits, Plan};
@@ -45,15 +45,19 @@ pub(super) fn parties<'a>(
             None,
         ));
     }
-    if to.config.candidate == Candidate::Never {
+    if to.candidate() == Candidate::Never {
         let detail = "It is configured with candidate = \"never\".".to_owned();
-        return Err(state(
-            format!("node \"{target}\" must not become lead"),
-            Some(detail),
-        ));
+        let message = format!("node \"{target}\" must not become lead");
+        let hint = format!("SET NODE {target} ELIGIBLE; once it is a full member.");
+        return Err(refusal("55000", message, Some(detail), Some(hint)));
     }
-    if to.wanted != Wanted::Ready {
-        let message = format!("node \"{target}\" is set to {}", wanted_word(to.wanted));
+    if let Some(why) = &to.fence {
+        let message = format!("node \"{target}\" is fenced");
+        return Err(state(message, Some(format!("It is fenced since {why}."))));
+    }
+    let wanted = to.kept.wanted;
+    if wanted != Wanted::Ready {
+        let message = format!("node \"{target}\" is set to {}", wanted_word(wanted));
         return Err(refusal(
             "55000",
             message,
@@ -118,13 +122,13 @@ fn plan(chosen: &Chosen<'_>, config: &ClusterConfig, kind: Kind) -> Plan {
 }
 
 /// What a failover needs to know.
-pub(super) fn terms(chosen: &Chosen<'_>, members: &Members, accept_loss: bool) -> Terms {
+pub(super) fn terms(chosen: &Chosen<'_>, members: &Members, accept: Accept) -> Terms {
     let (from, to) = (&chosen.from.config, &chosen.to.config);
     Terms {
         config: Arc::clone(&members.config),
         from: from.clone(),
         to: to.clone(),
-        accept_loss,
+        accept,
         last: members.last_seen(&from.name, &to.name),
     }
 }
@@ -175,6 +179,74 @@ pub(super) fn is_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
         format!("node \"{node}\" is the lead of cluster \"{cluster}\""),
         None,
         Some(format!("SWITCHOVER {cluster} TO another node first.")),
+    )
+}
+
+/// ADD NODE of one that is there.
+pub(super) fn is_member(cluster: &ClusterName, node: &NodeName) -> Refusal {
+    let message = format!("node \"{node}\" is a member of cluster \"{cluster}\" already");
+    refusal("42710", message, None, None)
+}
+
+/// ADD NODE at the address of another.
+pub(super) fn same_address(cluster: &ClusterName, other: &NodeName) -> Refusal {
+    let message = format!("node \"{other}\" of cluster \"{cluster}\" has this address");
+    refusal("42710", message, None, None)
+}
+
+/// One node of a cluster at a time.
+pub(super) fn in_maintenance(cluster: &ClusterName, other: &NodeName) -> Refusal {
+    refusal(
+        "55006",
+        format!("node \"{other}\" of cluster \"{cluster}\" is in maintenance"),
+        Some("Only one node of a cluster may be in maintenance at a time.".to_owned()),
+        Some(format!("MAINTENANCE END {other}; when it is done.")),
+    )
+}
+
+/// Somebody lacks what the node wrote.
+pub(super) fn not_handed_over(node: &NodeName, why: &str) -> Refusal {
+    refusal(
+        "55000",
+        format!("it is not safe to stop node \"{node}\" yet"),
+        Some(why.to_owned()),
+        Some("It takes no new work. Repeat the command to go on waiting.".to_owned()),
+    )
+}
+
+/// MAINTENANCE END of a node that is not fit.
+pub(super) fn not_fit(node: &NodeName, why: &str) -> Refusal {
+    let detail = (!why.is_empty()).then(|| why.to_owned());
+    refusal(
+        "55000",
+        format!("node \"{node}\" is not fit to serve yet"),
+        detail,
+        Some("It stays in maintenance. SHOW NODES; tells how it goes on.".to_owned()),
+    )
+}
+
+/// MAINTENANCE BEGIN of the lead whose switchover was given up.
+pub(super) fn not_moved(
+    cluster: &ClusterName,
+    target: &NodeName,
+    phase: &str,
+    why: &str,
+) -> Refusal {
+    refusal(
+        "55000",
+        format!("the lead of cluster \"{cluster}\" could not be moved to \"{target}\""),
+        Some(format!("Aborted in phase {phase}: {why}")),
+        Some("Nothing was changed.".to_owned()),
+    )
+}
+
+/// MAINTENANCE BEGIN of the only node that can lead.
+pub(super) fn nobody_takes_over(cluster: &ClusterName, node: &NodeName) -> Refusal {
+    refusal(
+        "55000",
+        format!("no other node of cluster \"{cluster}\" can take over from \"{node}\""),
+        None,
+        Some("SHOW NODES; tells why.".to_owned()),
     )
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::verdict::PATIENCE;
 use crate::cluster::{ClusterView, LinkView, NodeView, Observed, Role, Wanted};
 use crate::config::{ClusterConfig, NodeConfig, NodeName};
 use crate::pool::{RouteNode, Routes, Standing};
@@ -68,7 +67,7 @@ impl Routing {
             slowstart: cluster.slowstart,
             confirm: cluster.monitor_interval,
             undecided: view.nodes.iter().any(is_undecided),
-            any_is_hopeless: missing_for.is_some_and(|time| time >= PATIENCE),
+            any_is_hopeless: missing_for.is_some_and(|time| time >= cluster.hold_timeout),
         };
         self.shown.clone()
     }
@@ -217,7 +216,7 @@ mod tests {
 
     use std::time::{Duration, Instant, SystemTime};
 
-    use super::{PATIENCE, Routing};
+    use super::Routing;
     use crate::cluster::{ClusterView, Epoch, LinkView, NodeView, Observed, Role, Wanted};
     use crate::config::{Candidate, ClusterConfig, check};
     use crate::pool::{Routes, Standing};
@@ -245,6 +244,9 @@ mod tests {
             observed: Observed::Up,
             since: SystemTime::UNIX_EPOCH,
             reason: String::new(),
+            condition: "",
+            fence: None,
+            maintenance_since: None,
             server_version: None,
             system_identifier: None,
             in_recovery: Some(false),
@@ -378,11 +380,14 @@ mod tests {
             node.observed = Observed::Down;
         }
         assert!(!routes(&mut routing, &view, start).any_is_hopeless);
-        let early = start + PATIENCE.saturating_sub(Duration::from_millis(1));
+        let early = start
+            + cluster()
+                .hold_timeout
+                .saturating_sub(Duration::from_millis(1));
         assert!(!routes(&mut routing, &view, early).any_is_hopeless);
-        assert!(routes(&mut routing, &view, start + PATIENCE).any_is_hopeless);
+        assert!(routes(&mut routing, &view, start + cluster().hold_timeout).any_is_hopeless);
         view.nodes[1].observed = Observed::Up;
-        let back = start + PATIENCE * 2;
+        let back = start + cluster().hold_timeout * 2;
         assert!(!routes(&mut routing, &view, back).any_is_hopeless);
         view.nodes[1].observed = Observed::Down;
         assert!(!routes(&mut routing, &view, back).any_is_hopeless);

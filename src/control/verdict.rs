@@ -3,68 +3,9 @@
 
 use std::time::Duration;
 
+use super::health::Health;
 use crate::cluster::{Observed, Wanted};
 use crate::config::{Candidate, NodeName};
-
-/// What one probe found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// Logged in and answered.
-    Answers,
-    /// Answers that it is not ready (57P03).
-    Starting(String),
-    /// Did not answer.
-    Fails(String),
-}
-
-/// Streaks of probes of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Health {
-    observed: Observed,
-    good: u32,
-    bad: u32,
-    reason: String,
-}
-
-impl Health {
-    /// Takes one probe in; `fall` and `rise` as configured. True if the state changed.
-    pub(super) fn note(&mut self, seen: Seen, fall: u32, rise: u32) -> bool {
-        let before = self.observed;
-        match seen {
-            Seen::Answers => {
-                self.good = self.good.saturating_add(1);
-                self.bad = 0;
-                if self.good >= rise {
-                    self.observed = Observed::Up;
-                    self.reason.clear();
-                }
-            }
-            Seen::Starting(why) => {
-                self.fail(why);
-                // It says so itself: that is not a doubt.
-                self.observed = Observed::Recovering;
-            }
-            Seen::Fails(why) => {
-                self.fail(why);
-                if self.bad >= fall {
-                    self.observed = Observed::Down;
-                }
-            }
-        }
-        self.observed != before
-    }
-
-    /// The state by probes alone.
-    pub(super) fn observed(&self) -> Observed {
-        self.observed
-    }
-
-    fn fail(&mut self, why: String) {
-        self.good = 0;
-        self.bad = self.bad.saturating_add(1);
-        self.reason = why;
-    }
-}
 
 /// The link from the lead to a node, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,23 +18,75 @@ pub(super) enum Follows {
     Behind(u64),
 }
 
-/// A node that is not lead is up only when it also follows the lead, if that can be seen.
-pub(super) fn follower(health: &Health, follows: Follows, lag_max: u64) -> (Observed, String) {
-    let plain = (health.observed, health.reason.clone());
-    if health.observed != Observed::Up {
+/// What counts for the state of a node besides its own answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Why it must not be used, if it is fenced.
+    pub fence: Option<String>,
+    /// It fell too often: what it has to do for it to be over.
+    pub flapping: Option<String>,
+    /// Does it follow the lead?
+    pub follows: Follows,
+    /// Does the lead follow it, so that what only it has arrives there?
+    pub returns: Follows,
+}
+
+/// A node that is not lead is up only when it also follows the lead and has handed over what only
+/// it had, as far as that can be seen.
+pub(super) fn follower(health: &Health, standing: &Standing, lag_max: u64) -> (Observed, String) {
+    let plain = (health.observed(), health.reason().to_owned());
+    if health.observed() != Observed::Up {
         return plain;
     }
-    match follows {
-        Follows::No => {
-            let why = "does not replicate from the lead".to_owned();
-            (Observed::Recovering, why)
-        }
+    let recovering = |why: String| (Observed::Recovering, why);
+    if let Some(why) = &standing.fence {
+        return recovering(format!("fenced: {why}"));
+    }
+    if let Some(why) = &standing.flapping {
+        return recovering(why.clone());
+    }
+    match standing.follows {
+        Follows::No => return recovering("does not replicate from the lead".to_owned()),
         Follows::Behind(bytes) if bytes > lag_max => {
-            let why = format!("{bytes} bytes behind the lead");
-            (Observed::Recovering, why)
+            return recovering(format!("{bytes} bytes behind the lead"));
+        }
+        Follows::Unknown | Follows::Behind(_) => {}
+    }
+    match standing.returns {
+        Follows::No => recovering("the lead does not replicate from it".to_owned()),
+        Follows::Behind(bytes) if bytes > lag_max => {
+            recovering(format!("has {bytes} bytes that the lead has not applied"))
         }
         Follows::Unknown | Follows::Behind(_) => plain,
     }
+}
+
+/// Why a node must not be used, whatever it answers.
+pub(super) fn fence(member: &Identity, lead: Option<&Identity>) -> Option<String> {
+    if let (Some(known), Some(found)) = (member.recorded, member.found)
+        && known != found
+    {
+        return Some(format!(
+            "another server answers at its address (system_identifier {found}, was {known})"
+        ));
+    }
+    let lead = lead?;
+    let same_system = member.found.is_some() && member.found == lead.found;
+    if same_system && member.in_recovery == Some(false) && lead.in_recovery == Some(false) {
+        return Some("it takes writes beside the lead (unexpected primary)".to_owned());
+    }
+    None
+}
+
+/// Which server a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Identity {
+    /// Its `system_identifier` as it was recorded.
+    pub recorded: Option<u64>,
+    /// The one that answers now.
+    pub found: Option<u64>,
+    /// Is it a physical standby?
+    pub in_recovery: Option<bool>,
 }
 
 /// A node as far as the choice of the first lead needs it.
@@ -109,6 +102,8 @@ pub(super) struct Nominee {
     pub wanted: Wanted,
     /// By probes.
     pub observed: Observed,
+    /// It must not be used.
+    pub fenced: bool,
     /// Takes no writes (a physical standby, or read-only).
     pub read_only: bool,
 }
@@ -124,7 +119,9 @@ pub(super) fn first_lead(nominees: &[Nominee]) -> Option<NodeName> {
     order.sort_by_key(|n| std::cmp::Reverse(n.priority));
     for nominee in order {
         match nominee.observed {
-            Observed::Up if !nominee.read_only => return Some(nominee.name.clone()),
+            Observed::Up if !nominee.read_only && !nominee.fenced => {
+                return Some(nominee.name.clone());
+            }
             Observed::Unknown => return None,
             Observed::Up | Observed::Down | Observed::Recovering => {}
         }
@@ -143,15 +140,17 @@ pub(super) enum Stance {
     Refuse(String),
 }
 
-/// How long clients wait for a lead before they are refused.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The recorded lead is kept whatever happens to it; what changes is how clients are treated.
-/// `unusable_for`: how long it has not been usable, `None` if it is.
-pub(super) fn stance(lead: Option<(&NodeName, &str)>, unusable_for: Option<Duration>) -> Stance {
+/// `unusable_for`: how long it has not been usable, `None` if it is; `patience`: how long clients
+/// wait for it.
+pub(super) fn stance(
+    lead: Option<(&NodeName, &str)>,
+    unusable_for: Option<Duration>,
+    patience: Duration,
+) -> Stance {
     match (lead, unusable_for) {
         (Some(_), None) => Stance::Serve,
-        (_, Some(waited)) if waited < PATIENCE => Stance::Hold,
+        (_, Some(waited)) if waited < patience => Stance::Hold,
         (None, _) => Stance::Refuse("no node could be chosen as lead yet".to_owned()),
         (Some((name, "")), _) => Stance::Refuse(format!("lead \"{name}\" is not available")),
         (Some((name, why)), _) => {
@@ -162,48 +161,80 @@ pub(super) fn stance(lead: Option<(&NodeName, &str)>, unusable_for: Option<Durat
 
 #[cfg(test)]
 mod tests {
+    use super::super::health::{Logins, Rules, Seen};
     use super::*;
 
-    fn fails() -> Seen {
-        Seen::Fails("refused".to_owned())
+    fn up() -> Health {
+        let mut health = Health::default();
+        let rules = Rules {
+            fall: 1,
+            rise: 1,
+            flap_limit: 0,
+            flap_window: Duration::ZERO,
+            flap_hold: Duration::ZERO,
+        };
+        health.note(&Seen::Answers, &Logins::Untried, rules, Duration::ZERO);
+        health
     }
 
     #[test]
-    fn a_node_falls_and_rises_by_streaks() {
-        let mut health = Health::default();
-        assert!(!health.note(Seen::Answers, 3, 2));
-        assert_eq!(health.observed(), Observed::Unknown);
-        assert!(health.note(Seen::Answers, 3, 2));
-        // Two failures and an answer in between are not a fall of three.
-        for seen in [fails(), fails(), Seen::Answers, fails(), fails()] {
-            health.note(seen, 3, 2);
-            assert_eq!(health.observed(), Observed::Up);
+    fn a_follower_is_up_only_when_it_follows_and_has_handed_over_all() {
+        let health = up();
+        let well = Standing {
+            fence: None,
+            flapping: None,
+            follows: Follows::Behind(0),
+            returns: Follows::Behind(0),
+        };
+        let state = |standing: &Standing| follower(&health, standing, 100).0;
+        for (follows, observed) in [
+            (Follows::Unknown, Observed::Up),
+            (Follows::No, Observed::Recovering),
+            (Follows::Behind(100), Observed::Up),
+            (Follows::Behind(101), Observed::Recovering),
+        ] {
+            let there = Standing {
+                follows,
+                ..well.clone()
+            };
+            let back = Standing {
+                returns: follows,
+                ..well.clone()
+            };
+            assert_eq!((state(&there), state(&back)), (observed, observed));
         }
-        assert!(health.note(fails(), 3, 2));
-        assert_eq!(
-            (health.observed(), health.reason.as_str()),
-            (Observed::Down, "refused")
-        );
-        health.note(Seen::Answers, 3, 2);
-        assert_eq!(health.observed(), Observed::Down);
-        health.note(Seen::Answers, 3, 2);
-        assert_eq!(
-            (health.observed(), health.reason.as_str()),
-            (Observed::Up, "")
-        );
-        assert!(health.note(Seen::Starting("starting up".to_owned()), 3, 2));
-        assert_eq!(health.observed(), Observed::Recovering);
+        let fenced = Standing {
+            fence: Some("x".to_owned()),
+            ..well.clone()
+        };
+        let flapping = Standing {
+            flapping: Some("x".to_owned()),
+            ..well
+        };
+        assert_eq!(state(&fenced), Observed::Recovering);
+        assert_eq!(state(&flapping), Observed::Recovering);
     }
 
     #[test]
-    fn a_follower_is_up_only_when_it_follows() {
-        let mut health = Health::default();
-        health.note(Seen::Answers, 1, 1);
-        let state = |follows| follower(&health, follows, 100).0;
-        assert_eq!(state(Follows::Unknown), Observed::Up);
-        assert_eq!(state(Follows::No), Observed::Recovering);
-        assert_eq!(state(Follows::Behind(100)), Observed::Up);
-        assert_eq!(state(Follows::Behind(101)), Observed::Recovering);
+    fn another_server_and_a_second_primary_are_fenced() {
+        let node = |recorded, found, in_recovery| Identity {
+            recorded,
+            found,
+            in_recovery,
+        };
+        let lead = node(Some(1), Some(1), Some(false));
+        for (member, fenced) in [
+            (node(None, Some(2), Some(false)), false),
+            (node(Some(2), Some(2), Some(false)), false),
+            (node(Some(2), Some(3), Some(false)), true),
+            (node(Some(2), None, None), false),
+            // A standby of the lead, and one that somebody has promoted.
+            (node(Some(1), Some(1), Some(true)), false),
+            (node(Some(1), Some(1), Some(false)), true),
+        ] {
+            assert_eq!(fence(&member, Some(&lead)).is_some(), fenced, "{member:?}");
+        }
+        assert_eq!(fence(&node(Some(1), Some(1), Some(false)), None), None);
     }
 
     #[test]
@@ -214,6 +245,7 @@ mod tests {
             candidate: Candidate::Auto,
             wanted: Wanted::Ready,
             observed,
+            fenced: false,
             read_only: false,
         };
         let (up, down, unknown) = (Observed::Up, Observed::Down, Observed::Unknown);
@@ -246,11 +278,13 @@ mod tests {
     fn a_lead_that_is_down_is_kept_and_waited_for() {
         let name = NodeName::new("a");
         let lead = Some((&name, "refused"));
+        let patience = Duration::from_secs(30);
+        let stance = |lead, unusable_for| stance(lead, unusable_for, patience);
         assert_eq!(stance(lead, None), Stance::Serve);
         assert_eq!(stance(lead, Some(Duration::ZERO)), Stance::Hold);
         let told = "lead \"a\" is not available: refused".to_owned();
-        assert_eq!(stance(lead, Some(PATIENCE)), Stance::Refuse(told));
+        assert_eq!(stance(lead, Some(patience)), Stance::Refuse(told));
         assert_eq!(stance(None, Some(Duration::ZERO)), Stance::Hold);
-        assert!(matches!(stance(None, Some(PATIENCE)), Stance::Refuse(_)));
+        assert!(matches!(stance(None, Some(patience)), Stance::Refuse(_)));
     }
 }

@@ -1,7 +1,7 @@
 //! The control plane's side of the pools. Nothing here waits for a client or a server, except
 //! [`Pools::prewarm`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -57,12 +57,13 @@ impl Pools {
         names
     }
 
-    /// Takes a hold back: the gate opens as it was before, parked sessions go on where they were.
-    pub fn resume(&self, cluster: &ClusterName) {
+    /// Takes a hold back: the gate opens as it was before, parked sessions go on where they were,
+    /// held clients are let through, at most `per_ms` of them per millisecond.
+    pub fn resume(&self, cluster: &ClusterName, per_ms: Option<u32>) {
         let Some(gate) = self.gate(cluster) else {
             return;
         };
-        if gate.reopen() {
+        if gate.reopen(Pace::new(self.held(cluster), per_ms)) {
             self.for_leased(cluster, |leased| leased.order.lift_park());
             self.wake(cluster);
         }
@@ -144,6 +145,18 @@ impl Pools {
         }
         status.departed_pids.extend(gate.departed_on(node));
         status
+    }
+
+    /// How much each session with a server on `node` has been answered, in bytes, by the server's
+    /// id: whose figure rises still gets answers.
+    pub fn pulse(&self, cluster: &ClusterName, node: &NodeName) -> BTreeMap<u64, u64> {
+        let mut pulse = BTreeMap::new();
+        for pool in self.of_cluster(cluster) {
+            let state = pool.lock();
+            let there = state.leased.values().filter(|leased| leased.is_on(node));
+            pulse.extend(there.map(|leased| (leased.info.id, leased.meter.read().sent)));
+        }
+        pulse
     }
 
     /// Changes its value whenever the answer of [`Pools::drain_status`] may have changed.

@@ -150,8 +150,9 @@ impl ClusterGate {
         id
     }
 
-    /// Opens as it was before the hold. `false`: there is no way back.
-    pub(super) fn reopen(&self) -> bool {
+    /// Opens as it was before the hold, at this pace. `false`: there is no way back.
+    pub(super) fn reopen(&self, pace: Pace) -> bool {
+        *lock(&self.pace) = pace;
         let mut reopened = false;
         self.change(|state| match state {
             ClusterState::Held {
@@ -385,7 +386,7 @@ mod tests {
             Admission::Hold,
             "RESUME does not lift a hold"
         );
-        assert!(gate.reopen());
+        assert!(gate.reopen(Pace::default()));
         assert_eq!(
             gate.admit(Operator::Paused),
             Admission::Hold,
@@ -397,12 +398,15 @@ mod tests {
     #[test]
     fn a_hold_over_a_hold_keeps_the_way_back_and_gets_a_new_number() {
         let gate = ClusterGate::new("main".into(), Arc::default());
-        assert!(!gate.reopen(), "there is no way back to nothing");
+        assert!(
+            !gate.reopen(Pace::default()),
+            "there is no way back to nothing"
+        );
         gate.open(node("n1"), Epoch(4), Pace::default());
         let first = gate.close(HoldOwner::Switchover);
         let second = gate.close(HoldOwner::NoLead);
         assert_ne!(first, second);
-        assert!(gate.reopen());
+        assert!(gate.reopen(Pace::default()));
         assert!(matches!(
             gate.state(),
             ClusterState::Open {

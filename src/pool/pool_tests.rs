@@ -316,7 +316,7 @@ async fn a_node_in_doubt_takes_no_newcomers_and_parks_nobody() {
     rig.pools.close_to_newcomers(&"main".into());
     assert_eq!(order.get(), Order::GoOn);
     let waits = queue(&pool).await;
-    rig.pools.resume(&"main".into());
+    rig.pools.resume(&"main".into(), None);
     limited(waits).await.unwrap().unwrap().close().await;
     lease.close().await;
 }

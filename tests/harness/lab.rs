@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use super::address::Door;
+use super::address::{Door, INSTANCES};
 use super::client::DATABASE;
 use super::cut::{Course, Cut, Flow};
 use super::link::{Link, touch};
@@ -119,7 +119,14 @@ impl<'a> Lab<'a> {
         Cut::refuse(self.workspace(), &doors)
     }
 
-    /// Packets with that node, for a cut of several nodes.
+    /// These two nodes hear nothing of each other; everybody else goes on.
+    pub fn part(&self, one: &str, other: &str) -> Cut {
+        let (one, other) = (self.node(one), self.node(other));
+        let doors = [one.door_for(other), other.door_for(one)];
+        Cut::silence(self.workspace(), &Flow::both(&doors))
+    }
+
+    /// Packets with that node: those of several nodes, put together, make one [`Cut`].
     pub fn flows(&self, name: &str, part: Part, way: Way) -> Vec<Flow> {
         let mut flows = Vec::new();
         for (door, towards) in self.doors(name, part) {
@@ -144,7 +151,7 @@ impl<'a> Lab<'a> {
     fn doors(&self, name: &str, part: Part) -> Vec<(Door, Course)> {
         let node = self.node(name);
         let instances = match part {
-            Part::Pgsluice | Part::All => 0..super::address::INSTANCES,
+            Part::Pgsluice | Part::All => 0..INSTANCES,
             Part::Instance(number) => number..number + 1,
             Part::Nodes => 0..0,
         };

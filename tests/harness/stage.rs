@@ -112,8 +112,14 @@ impl Stage {
                 pair.n2.query(&sql).await;
             }
         }
+        // A profile brings its own timings.
+        let timing = if spec.cluster.contains("profile = ") {
+            ""
+        } else {
+            "monitor_interval = \"250ms\"\n"
+        };
         let proxy_spec = ProxySpec {
-            cluster: format!("monitor_interval = \"250ms\"\n{}", spec.cluster),
+            cluster: format!("{timing}{}", spec.cluster),
             marker: spec.marker,
             door: Some(0),
             environment: spec.environment,

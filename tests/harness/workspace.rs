@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The system account that PostgreSQL runs under when the tests run as root.
 const SERVER_ACCOUNT: &str = "postgres";
@@ -196,7 +196,8 @@ pub fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-/// Sends a signal, e.g. `KILL`. A process that is gone already is no error.
+/// Sends a signal, e.g. `KILL`. A process that is gone already is no error. After `STOP` every
+/// thread has stopped: one that runs just then would do a little more.
 pub fn signal(pids: &[u32], name: &str) {
     if pids.is_empty() {
         return;
@@ -208,6 +209,28 @@ pub fn signal(pids: &[u32], name: &str) {
         .arg(format!("kill -{name} {}", pids.join(" ")))
         .stderr(Stdio::null())
         .status();
+    if name == "STOP" {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !pids.iter().all(|pid| is_stopped(pid)) && Instant::now() < deadline {
+            block(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Has every thread of it stopped, or ended?
+fn is_stopped(pid: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat"));
+        // The name, which may hold anything, is in parentheses; the state follows.
+        stat.map_or(true, |stat| {
+            let state = stat
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.chars().next());
+            matches!(state, Some('T' | 't' | 'Z' | 'X'))
+        })
+    })
 }
 
 /// The direct children of a process.

@@ -98,7 +98,7 @@ async fn dry_run(proxy: &Proxy) -> Result<Vec<NamedRow>, String> {
 
 #[tokio::test]
 async fn a_group_is_found_and_shown_as_it_names_itself() {
-    let pair = pair().await;
+    let mut pair = pair().await;
     let proxy = proxy(&pair).await;
     for link in both_stream(&proxy).await {
         let from = &link["source"];
@@ -153,6 +153,16 @@ async fn a_group_is_found_and_shown_as_it_names_itself() {
     for node in pair.nodes() {
         assert_eq!(noise(node), Vec::<String>::new());
     }
+
+    // What beta has received and applied of alpha is asked of beta.
+    pair.n1.kill9();
+    let sql = format!("FAILOVER {CLUSTER} TO n2 ACCEPT LOSS");
+    eventually("the failover is accepted", async || {
+        proxy.admin(&sql).await.is_ok()
+    })
+    .await;
+    assert_eq!(proxy.lead().await.as_deref(), Some("n2"));
+    assert_eq!(noise(&pair.n2), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -268,7 +278,20 @@ async fn a_role_that_may_not_look_is_told_which_grant_it_lacks() {
         nodes.iter().all(|node| node["observed"] != "down"),
         "{nodes:?}"
     );
-    assert_eq!(noise(&pair.n2), Vec::<String>::new());
+    // A probe may have been on its way when the role lost its grant; none after it fails.
+    let probed = async || {
+        let sql = format!(
+            "SELECT max(query_start) FROM pg_stat_activity WHERE usename = '{}'",
+            MONITOR.user
+        );
+        pair.n2.scalar(&sql).await
+    };
+    let noise_before = noise(&pair.n2);
+    for _ in 0..5 {
+        let before = probed().await;
+        eventually("it is probed again", async || probed().await != before).await;
+    }
+    assert_eq!(noise(&pair.n2), noise_before);
 }
 
 #[tokio::test]

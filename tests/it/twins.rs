@@ -25,7 +25,8 @@ pub(crate) async fn twins(name: &'static str) -> Proxy {
         pair,
         ProxySpec {
             name,
-            cluster: "monitor_interval = \"100ms\"\n".to_owned(),
+            // Each instance has a record of its own of the same pair.
+            cluster: "monitor_interval = \"100ms\"\nlead_note = false\n".to_owned(),
             ..ProxySpec::new(PathBuf::from(env!("CARGO_BIN_EXE_pgsluice")))
         },
     )

@@ -11,7 +11,7 @@ use crate::cluster::{
     BdrView, ClusterView, LinkView, NodeView, Observed, Role, SlotOwner, SlotView, Wanted,
 };
 use crate::config::{Candidate, NodeName};
-use crate::control::{Event, Outcome, Report};
+use crate::control::{Event, Outcome, Report, Step};
 
 type View = Arc<ClusterView>;
 
@@ -137,6 +137,9 @@ pub(super) const NODES: &[Col<Node>] = &[
     maybe("raft_has_leader", |n| {
         n.bdr(|bdr| bdr.has_raft_leader.map(yes_no))
     }),
+    text("condition", |n| n.view.condition.to_owned()),
+    maybe("fence", |n| n.view.fence.clone()),
+    maybe("maintenance_since", |n| n.view.maintenance_since.map(utc)),
 ];
 
 pub(super) fn nodes(console: &Console) -> Vec<Node> {
@@ -325,6 +328,18 @@ pub(in crate::admin) struct Finding {
 pub(in crate::admin) const FINDINGS: &[Col<Finding>] = &[
     text("level", |f| f.level.to_owned()),
     text("finding", |f| f.text.clone()),
+];
+
+/// What MAINTENANCE answers.
+pub(in crate::admin) const STEPS: &[Col<Step>] = &[
+    text("step", |s| s.name.to_owned()),
+    text("detail", |s| s.detail.clone()),
+];
+
+/// What REMOVE NODE answers.
+pub(in crate::admin) const ADVICE: &[Col<(NodeName, String)>] = &[
+    text("node", |a| a.0.to_string()),
+    text("sql", |a| a.1.clone()),
 ];
 
 pub(super) const EVENTS: &[Col<Event>] = &[

@@ -8,7 +8,7 @@ mod stats;
 
 use std::time::Duration;
 
-pub(super) use cluster::{FINDINGS, Finding, PHASES, phases};
+pub(super) use cluster::{ADVICE, FINDINGS, Finding, PHASES, STEPS, phases};
 pub(super) use stats::Sampler;
 
 use super::Console;

@@ -7,12 +7,12 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::super::driver::{self, Ended, Message, Operation};
-use super::super::record::wanted_word;
+use super::super::failover::Accept;
 use super::super::report::first_report;
 use super::super::{Refusal, Report, SwitchoverRequest, dry_run, failover, requests, switchover};
 use super::{Command, GateState, Governor, Reply, Running};
-use crate::cluster::{OperationView, Wanted};
-use crate::config::{EventKind, NodeName};
+use crate::cluster::OperationView;
+use crate::config::EventKind;
 use crate::pool::HoldOwner;
 
 impl Governor {
@@ -27,32 +27,73 @@ impl Governor {
             }
             Command::Preflight(request, reply) => match self.switchover(&request) {
                 Ok(operation) => {
-                    self.dry_runs.spawn(async move {
+                    self.asides.spawn(async move {
                         let _ = reply.send(Box::pin(dry_run::run(operation)).await);
                     });
                 }
                 Err(refusal) => drop(reply.send(Err(refusal))),
             },
             Command::Failover(target, accept_loss, reply) => {
-                match self
-                    .free()
-                    .and_then(|()| self.failover(&target, accept_loss))
-                {
+                self.settle_doubt().await;
+                let accept = if accept_loss {
+                    Accept::Anything
+                } else {
+                    Accept::Nothing
+                };
+                match self.free().and_then(|()| self.failover(&target, accept)) {
                     Ok(operation) => self.start(operation, reply),
                     Err(refusal) => drop(reply.send(Err(refusal))),
                 }
             }
             Command::Abort(reply) => self.abort(reply),
-            Command::SetWanted(node, wanted, reply) => {
-                let result = self.set_wanted(&node, wanted).await;
-                // Before the answer: who reads it and looks at SHOW NODES finds it there.
-                self.publish();
-                drop(reply.send(result));
-            }
+            Command::HandedOver(node, limit, reply) => self.hand_over(&node, limit, reply),
+            Command::Saw(fact) => self.saw(&fact),
+            other => self.change_nodes(other).await,
         }
     }
 
-    fn free(&self) -> Result<(), Refusal> {
+    /// What changes the nodes themselves.
+    async fn change_nodes(&mut self, command: Command) {
+        match command {
+            Command::SetWanted(node, wanted, reply) => {
+                let result = self.set_wanted(&node, wanted).await;
+                self.answer(reply, result);
+            }
+            Command::SetCandidate(node, candidate, reply) => {
+                let result = self.set_candidate(&node, candidate).await;
+                self.answer(reply, result);
+            }
+            Command::AddNode(node, added, reply) => {
+                let result = self.add_node(&node, added).await;
+                self.answer(reply, result);
+            }
+            Command::RemoveNode(node, reply) => {
+                let result = self.remove_node(&node).await;
+                self.answer(reply, result);
+            }
+            Command::BeginMaintenance(node, reply) => {
+                let result = self.begin_maintenance(&node).await;
+                self.answer(reply, result);
+            }
+            Command::AcceptIdentity(node, reply) => {
+                let result = self.accept_identity(&node).await;
+                self.answer(reply, result);
+            }
+            Command::EndMaintenance(node, reply) => {
+                let result = self.end_maintenance(&node).await;
+                self.answer(reply, result);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, Refusal>) {
+        // Before the answer: who reads it and looks at SHOW NODES finds it there.
+        self.publish();
+        drop(reply.send(result));
+    }
+
+    pub(super) fn free(&self) -> Result<(), Refusal> {
         match &self.running {
             None => Ok(()),
             Some(running) => Err(requests::busy(&self.members.config.name, &running.view)),
@@ -65,14 +106,7 @@ impl Governor {
         Ok(self.operation(plan, &parties, None))
     }
 
-    fn failover(&self, target: &NodeName, accept_loss: bool) -> Result<Operation, Refusal> {
-        let parties = requests::parties(&self.members, self.record.as_ref(), target)?;
-        let plan = requests::failover_plan(&parties, &self.members.config);
-        let terms = requests::terms(&parties, &self.members, accept_loss);
-        Ok(self.operation(plan, &parties, Some(terms)))
-    }
-
-    fn operation(
+    pub(super) fn operation(
         &self,
         plan: switchover::Plan,
         parties: &requests::Chosen<'_>,
@@ -93,6 +127,23 @@ impl Governor {
     }
 
     fn start(&mut self, operation: Operation, reply: Reply<Report>) {
+        let running = self.begin(operation);
+        self.running = Some(Running {
+            reply: Some(reply),
+            ..running
+        });
+    }
+
+    /// Nobody waits for its report; the event tells.
+    pub(super) fn start_automatic(&mut self, operation: Operation) {
+        let running = self.begin(operation);
+        self.running = Some(Running {
+            automatic: true,
+            ..running
+        });
+    }
+
+    fn begin(&mut self, operation: Operation) -> Running {
         let report = first_report(&operation);
         let view = OperationView {
             kind: report.kind,
@@ -100,18 +151,24 @@ impl Governor {
             target: report.to.clone(),
             since: report.started,
         };
-        let text = format!("{} to \"{}\" begins", report.kind, report.to);
+        let mut text = format!("{} to \"{}\" begins", report.kind, report.to);
+        if let Some(lead) = self.members.get(&operation.plan.from)
+            && !lead.is_usable_lead()
+        {
+            text.push_str(&format!("; lead \"{}\": {}", lead.name(), lead.reason));
+        }
         self.tell(EventKind::OperationStarted, Some(&report.to), true, text);
         let (progress_sender, progress) = watch::channel(report);
         let (messages, received) = mpsc::channel(16);
         self.operations
             .spawn(Box::pin(driver::run(operation, received, progress_sender)));
-        self.running = Some(Running {
+        Running {
             view,
             messages,
             progress,
-            reply: Some(reply),
-        });
+            reply: None,
+            automatic: false,
+        }
     }
 
     fn abort(&mut self, reply: Reply<()>) {
@@ -126,7 +183,7 @@ impl Governor {
             drop(reply.send(Err(requests::too_late(&cluster, &view))));
             return;
         }
-        self.dry_runs.spawn(async move {
+        self.asides.spawn(async move {
             let result = match possible.await {
                 Ok(true) => Ok(()),
                 Ok(false) | Err(_) => Err(requests::too_late(&cluster, &view)),
@@ -136,7 +193,9 @@ impl Governor {
     }
 
     pub(super) async fn ended(&mut self, ended: Result<Ended, JoinError>) {
-        let mut reply = self.running.take().and_then(|running| running.reply);
+        let running = self.running.take();
+        let automatic = running.as_ref().is_some_and(|running| running.automatic);
+        let mut reply = running.and_then(|running| running.reply);
         let ended = match ended {
             Ok(ended) => ended,
             Err(error) => {
@@ -155,8 +214,13 @@ impl Governor {
             }
         };
         let failover = ended.report.kind == "failover";
+        if automatic {
+            let pause = self.members.config.failover_min_interval;
+            self.succession.ended(ended.record.is_some(), pause);
+        }
         if let Some(record) = ended.record.clone() {
             self.members.take_writes(&record.node);
+            self.members.forget_trails();
             self.decided_at = Some(Instant::now());
             self.record = Some(record);
             self.gate = GateState::Open;
@@ -173,38 +237,5 @@ impl Governor {
             let result = ended.refusal.map_or(Ok(ended.report), Err);
             drop(reply.send(result));
         }
-    }
-
-    /// Takes what the store holds for true.
-    pub(super) async fn adopt(&mut self) {
-        match self.out.store.load(&self.members.config.name).await {
-            Ok(record) => self.record = record,
-            Err(error) => {
-                tracing::error!(%error, "the recorded lead cannot be read: nobody is served");
-                self.record = None;
-            }
-        }
-    }
-
-    async fn set_wanted(&mut self, node: &NodeName, wanted: Wanted) -> Result<(), Refusal> {
-        let lead = self.record.as_ref().is_some_and(|r| r.node == *node);
-        if lead && wanted != Wanted::Ready {
-            return Err(requests::is_lead(&self.members.config.name, node));
-        }
-        if self
-            .running
-            .as_ref()
-            .is_some_and(|r| r.view.target == *node)
-        {
-            self.free()?;
-        }
-        let kept = self.out.store.set_wanted(node.clone(), wanted).await;
-        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
-        if let Some(member) = self.members.get_mut(node) {
-            member.wanted = wanted;
-        }
-        let text = format!("set to {} by an operator", wanted_word(wanted));
-        self.tell(EventKind::NodeWanted, Some(node), true, text);
-        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::gate_lsn::{self, Marker};
-use super::node_link::{LinkError, NodeLink};
+use super::node_link::{Deadlines, LinkError, NodeLink};
 use super::replication::{Consumer, LinkKind, consumers, of_origin};
 use super::switchover::{Findings, Promotion};
 use crate::config::{ClusterConfig, NodeConfig, Promote};
@@ -100,7 +100,7 @@ pub(super) async fn open(
     let link = Box::pin(NodeLink::open(
         node,
         &config.monitor,
-        config.monitor_timeout,
+        Deadlines::patient(config),
     ))
     .await;
     link.map(Arc::new)

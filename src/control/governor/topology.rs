@@ -1,0 +1,239 @@
+//! Which nodes a cluster has, and what is kept of them: operators' words, and who they are.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::super::members::Member;
+use super::super::record::{AddedNode, Membership, NodeRecord, wanted_word};
+use super::super::{Refusal, handover, requests};
+use super::{Governor, RemovedNode, Reply};
+use crate::cluster::{Observed, Wanted};
+use crate::config::{Candidate, EventKind, NodeConfig, NodeName};
+
+impl Governor {
+    /// The server that first answers at a node's address is that node from then on.
+    pub(super) async fn keep_identities(&mut self) {
+        let unknown = |m: &&Member| m.kept.identity.is_none() && m.identity().found.is_some();
+        let Some(member) = self.members.nodes.iter().find(unknown) else {
+            return;
+        };
+        let (node, found) = (member.config.name.clone(), member.identity().found);
+        if let Err(refusal) = self.keep(&node, |kept| kept.identity = found).await {
+            tracing::error!(%node, %refusal, "which server the node is could not be recorded");
+            // Known for this life of the process at least; the next start asks again.
+            if let Some(member) = self.members.get_mut(&node) {
+                member.kept.identity = found;
+            }
+        }
+    }
+
+    /// Changes what is kept of a node: on disk first.
+    async fn keep(
+        &mut self,
+        node: &NodeName,
+        change: impl FnOnce(&mut NodeRecord),
+    ) -> Result<(), Refusal> {
+        let Some(member) = self.members.get(node) else {
+            return Err(requests::no_such_node(node));
+        };
+        let mut record = member.kept.clone();
+        change(&mut record);
+        let kept = self.out.store.keep_node(node.clone(), record.clone()).await;
+        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
+        if let Some(member) = self.members.get_mut(node) {
+            member.kept = record;
+        }
+        Ok(())
+    }
+
+    fn leads(&self, node: &NodeName) -> bool {
+        self.lead_name().as_ref() == Some(node)
+    }
+
+    /// A running operation's target must stay what it was when it was checked.
+    fn not_the_target(&self, node: &NodeName) -> Result<(), Refusal> {
+        match &self.running {
+            Some(running) if running.view.target == *node => self.free(),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn set_wanted(
+        &mut self,
+        node: &NodeName,
+        wanted: Wanted,
+    ) -> Result<(), Refusal> {
+        if self.leads(node) && wanted != Wanted::Ready {
+            return Err(requests::is_lead(&self.members.config.name, node));
+        }
+        self.not_the_target(node)?;
+        let found = self.members.get(node).and_then(|m| m.identity().found);
+        let change = |kept: &mut NodeRecord| {
+            kept.wanted = wanted;
+            if wanted == Wanted::Ready {
+                kept.maintenance_since = None;
+                // Whoever says READY has seen which server is there.
+                kept.identity = found.or(kept.identity);
+            }
+        };
+        self.keep(node, change).await?;
+        let text = format!("set to {} by an operator", wanted_word(wanted));
+        self.tell(EventKind::NodeWanted, Some(node), true, text);
+        self.judge_anew();
+        Ok(())
+    }
+
+    /// States that depend on what is kept.
+    fn judge_anew(&mut self) {
+        let (lead, now) = (self.lead_name(), self.now());
+        let changes = self.members.judge(lead.as_ref(), now);
+        self.tell_changes(&changes);
+    }
+
+    pub(super) async fn set_candidate(
+        &mut self,
+        node: &NodeName,
+        candidate: Candidate,
+    ) -> Result<(), Refusal> {
+        if self.leads(node) && candidate == Candidate::Never {
+            return Err(requests::is_lead(&self.members.config.name, node));
+        }
+        self.not_the_target(node)?;
+        self.keep(node, |kept| kept.candidate = Some(candidate))
+            .await?;
+        let text = format!("candidate = \"{candidate}\" by an operator");
+        self.tell(
+            EventKind::NodeEligible,
+            Some(node),
+            candidate != Candidate::Never,
+            text,
+        );
+        Ok(())
+    }
+
+    pub(super) async fn add_node(
+        &mut self,
+        node: &NodeName,
+        added: AddedNode,
+    ) -> Result<(), Refusal> {
+        let cluster = self.members.config.name.clone();
+        if self.members.get(node).is_some() {
+            return Err(requests::is_member(&cluster, node));
+        }
+        let same = |m: &&Member| m.config.host == added.host && m.config.port == added.port;
+        if let Some(other) = self.members.nodes.iter().find(same) {
+            return Err(requests::same_address(&cluster, other.name()));
+        }
+        let from_file = self.members.config.nodes.iter().find(|n| n.name == *node);
+        let config = match from_file {
+            // It was removed, and comes back.
+            Some(config) if config.host == added.host && config.port == added.port => {
+                Some(config.clone())
+            }
+            _ => NodeConfig::at(node, &added.host, added.port, added.priority),
+        };
+        let Some(config) = config else {
+            return Err(requests::not_kept("the node's settings are incomplete"));
+        };
+        let record = NodeRecord {
+            membership: match from_file {
+                Some(known) if *known == config => Membership::File,
+                _ => Membership::Added(added.clone()),
+            },
+            ..NodeRecord::default()
+        };
+        let kept = self.out.store.keep_node(node.clone(), record.clone()).await;
+        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
+        let member = Member::new(config, record);
+        self.monitors.begin(&self.members.config, &member);
+        self.members.nodes.push(member);
+        let text = format!("added at {}:{}", added.host, added.port);
+        self.tell(EventKind::NodeAdded, Some(node), true, text);
+        Ok(())
+    }
+
+    /// The node is no member any more, whatever the file says; what it was is kept, so that the
+    /// same server is known if it is added again.
+    pub(super) async fn remove_node(&mut self, node: &NodeName) -> Result<RemovedNode, Refusal> {
+        if self.leads(node) {
+            return Err(requests::is_lead(&self.members.config.name, node));
+        }
+        self.not_the_target(node)?;
+        self.keep(node, |kept| kept.membership = Membership::Removed)
+            .await?;
+        let advice = handover::parting_advice(&self.members, node);
+        self.monitors.end(node);
+        self.members.nodes.retain(|m| m.name() != node);
+        let text = "removed by an operator".to_owned();
+        self.tell(EventKind::NodeRemoved, Some(node), true, text);
+        Ok(RemovedNode { advice })
+    }
+
+    pub(super) async fn begin_maintenance(&mut self, node: &NodeName) -> Result<(), Refusal> {
+        let cluster = self.members.config.name.clone();
+        if self.leads(node) {
+            return Err(requests::is_lead(&cluster, node));
+        }
+        self.not_the_target(node)?;
+        let others = self.members.nodes.iter().filter(|m| m.name() != node);
+        let busy = others
+            .filter(|m| m.kept.maintenance_since.is_some())
+            .map(|m| m.config.name.clone())
+            .next();
+        if let Some(other) = busy {
+            return Err(requests::in_maintenance(&cluster, &other));
+        }
+        let change = |kept: &mut NodeRecord| {
+            kept.wanted = Wanted::Maint;
+            kept.maintenance_since.get_or_insert_with(SystemTime::now);
+        };
+        self.keep(node, change).await?;
+        let text = "no new work for the node".to_owned();
+        self.tell(EventKind::MaintenanceBegun, Some(node), true, text);
+        Ok(())
+    }
+
+    /// Asked beside the decisions: it may take as long as replication takes.
+    pub(super) fn hand_over(
+        &mut self,
+        node: &NodeName,
+        limit: Duration,
+        reply: Reply<Vec<NodeName>>,
+    ) {
+        let Some(member) = self.members.get(node) else {
+            drop(reply.send(Err(requests::no_such_node(node))));
+            return;
+        };
+        let up = |m: &&Member| m.name() != node && m.health.observed() == Observed::Up;
+        let others = self.members.nodes.iter().filter(up);
+        let others = others.map(|m| m.config.clone()).collect();
+        let (config, node) = (Arc::clone(&self.members.config), member.config.clone());
+        self.asides.spawn(async move {
+            let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
+            let done = done.map_err(|why| requests::not_handed_over(&node.name, &why));
+            let _ = reply.send(done);
+        });
+    }
+
+    pub(super) async fn accept_identity(&mut self, node: &NodeName) -> Result<(), Refusal> {
+        let found = self.members.get(node).and_then(|m| m.identity().found);
+        self.keep(node, |kept| kept.identity = found.or(kept.identity))
+            .await?;
+        self.judge_anew();
+        if let Some(member) = self.members.get(node) {
+            member.kick.ring();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn end_maintenance(&mut self, node: &NodeName) -> Result<(), Refusal> {
+        let change = |kept: &mut NodeRecord| {
+            kept.wanted = Wanted::Ready;
+            kept.maintenance_since = None;
+        };
+        self.keep(node, change).await?;
+        let text = "the node is fit again".to_owned();
+        self.tell(EventKind::MaintenanceEnded, Some(node), true, text);
+        Ok(())
+    }
+}
