@@ -1,5 +1,6 @@
 //! Automatic failover: how long clients are without a lead, and what they lose.
 
+// On threads of their own: what kills a server blocks until it is gone, and the writers' clocks run.
 use std::time::Duration;
 
 use crate::harness::lab::{Part, Way};
@@ -22,7 +23,7 @@ fn automatic(kind: Kind) -> StageSpec {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_lead_is_replaced_within_a_second() {
     let mut stage = Stage::start(automatic(Kind::Native)).await;
     stage.ready("n2").await;
@@ -36,7 +37,7 @@ async fn a_killed_lead_is_replaced_within_a_second() {
     goes_on(stage.workload.stop().await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lead_that_falls_silent_is_replaced_within_three_seconds() {
     let stage = Stage::start(automatic(Kind::Native)).await;
     stage.ready("n2").await;
