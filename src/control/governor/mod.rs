@@ -218,14 +218,7 @@ impl Governor {
         }
         let mut view = self.members.view(self.record.as_ref(), operation);
         (view.clients, view.clients_why) = self.treatment();
-        let config = &self.members.config;
-        let nodes = self.members.nodes.iter().map(|member| &member.config);
-        let routes = self
-            .routing
-            .routes(&view, config, nodes, Instant::now().into_std());
-        let fit = routes.summary();
-        let used = self.out.gates.publish_routes(&config.name, routes);
-        self.tell_routes(used, fit);
+        self.publish_routes(&view);
         self.out.view.send_if_modified(|shown| {
             let modified = **shown != view;
             if modified {
@@ -235,13 +228,16 @@ impl Governor {
         });
     }
 
-    /// Nobody wants to hear of routes that nobody goes by.
-    fn tell_routes(&mut self, used: bool, fit: String) {
-        if self.watched.routes.as_ref() != Some(&fit) {
-            if used {
-                self.tell(EventKind::RouteChanged, None, true, fit.clone());
-            }
-            self.watched.routes = Some(fit);
+    fn publish_routes(&mut self, view: &ClusterView) {
+        let config = &self.members.config;
+        let nodes = self.members.nodes.iter().map(|member| &member.config);
+        let now = Instant::now().into_std();
+        let routes = self.routing.routes(view, config, nodes, now);
+        let concerns_somebody = self.out.gates.publish_routes(&config.name, routes);
+        if let Some(change) = self.routing.change()
+            && concerns_somebody
+        {
+            self.tell(EventKind::RouteChanged, None, true, change);
         }
     }
 

@@ -81,8 +81,6 @@ pub(super) struct Watched {
     read_only: BTreeMap<NodeName, bool>,
     disk_full_at: BTreeMap<NodeName, Instant>,
     reminded_at: BTreeMap<NodeName, Instant>,
-    /// Who was fit for the routes.
-    pub(super) routes: Option<String>,
 }
 
 impl Governor {
