@@ -24,6 +24,7 @@ mod replication;
 mod routes;
 mod servers;
 mod signals;
+mod stress;
 mod switchover;
 mod tool;
 mod transparency;
