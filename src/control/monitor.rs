@@ -63,7 +63,7 @@ pub(super) async fn watch(
         };
         tokio::select! {
             () = sleep_until(began + interval) => {}
-            () = kick.rung() => {}
+            () = rung(&kick, &doubt) => {}
             () = role_changed(&mut link) => {}
         }
         sleep_until(began + PAUSE_LEAST).await;
@@ -98,9 +98,23 @@ impl Doubt {
         self.about_logins = matches!(observation.logins, Logins::Fail(_));
     }
 
+    /// It failed, and whether it is down is being found out.
+    fn is_confirming(&self) -> bool {
+        !self.good && (1..self.enough).contains(&self.streak)
+    }
+
     fn is_in_doubt(&self) -> bool {
         self.streak < self.enough || self.about_logins
     }
+}
+
+/// Facts make a probe come at once, but not those that confirm its failure: they are as far apart as
+/// an operator has said, however many clients meet the same fault.
+async fn rung(kick: &Kick, doubt: &Doubt) {
+    if doubt.is_confirming() {
+        return std::future::pending().await;
+    }
+    kick.rung().await;
 }
 
 async fn role_changed(link: &mut Option<NodeLink>) {
