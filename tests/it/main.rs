@@ -21,6 +21,7 @@ mod oracle;
 mod pooling;
 mod read_only;
 mod replication;
+mod repmgr;
 mod routes;
 mod servers;
 mod signals;
