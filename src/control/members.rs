@@ -89,6 +89,8 @@ pub(super) struct Member {
     pub reason: String,
     /// Why it must not be used, whatever it answers.
     pub fence: Option<String>,
+    /// What it has to do until it is no longer flapping, if it is.
+    pub flapping: Option<String>,
     /// When it was found so, on the monotonic clock.
     pub changed_at: Now,
     /// What was told of its present state.
@@ -115,6 +117,7 @@ impl Member {
             since: SystemTime::now(),
             reason: String::new(),
             fence: None,
+            flapping: None,
             changed_at: Now::ZERO,
             told: Told::default(),
             away_since: None,
@@ -306,6 +309,7 @@ impl Members {
             member.reason = reason;
             let fenced = member.fence.is_none() && standing.fence.is_some();
             member.fence = standing.fence;
+            member.flapping = standing.flapping;
             let state = member.observed != observed;
             let back_after = if state {
                 member.enter(observed, now)
