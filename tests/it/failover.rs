@@ -30,11 +30,10 @@ async fn a_killed_lead_is_replaced_within_a_second() {
     stage.workload.begin("killed", Nature::Unplanned);
     stage.pair.n1.kill9();
     let outage = stage.workload.outage("n1").await;
-    println!("kill -9: {outage:?}");
     assert_eq!(stage.proxy.lead().await.as_deref(), Some("n2"));
     assert!(outage.first < KILLED, "{outage:?}");
     stage.proxy.event("failover_completed", "n2").await;
-    goes_on(stage.workload.stop().await);
+    goes_on(&stage.workload.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,15 +43,14 @@ async fn a_lead_that_falls_silent_is_replaced_within_three_seconds() {
     stage.workload.begin("silent", Nature::Unplanned);
     let cut = stage.pair.lab().silence("n1", Part::All, Way::Both);
     let outage = stage.workload.outage("n1").await;
-    println!("silent: {outage:?}");
     assert_eq!(stage.proxy.lead().await.as_deref(), Some("n2"));
     assert!(outage.first < SILENT, "{outage:?}");
     cut.heal();
-    goes_on(stage.workload.stop().await);
+    goes_on(&stage.workload.stop().await);
 }
 
 /// Nothing but the fault was noticed, and each writer wrote after it.
-fn goes_on(work: Work) {
+fn goes_on(work: &Work) {
     let errors: Vec<_> = work.errors().collect();
     assert!(errors.is_empty(), "{errors:?}");
 }

@@ -131,6 +131,7 @@ fn configuration(proxy: &Proxy, spec: &FrontSpec, host: &str, port: u16) -> Stri
          [clusters.{CLUSTER}]\n\
          replication = \"physical\"\n\
          monitor = {{ user = \"{monitor}\", password = \"{password}\", dbname = \"{DATABASE}\" }}\n\
+         lead_note = false\n\
          [clusters.{CLUSTER}.nodes]\n\
          n1 = {{ host = \"{host}\", port = {port} }}\n\
          [databases.{DATABASE}]\n\

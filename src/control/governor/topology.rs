@@ -3,12 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::super::members::Member;
+use tokio::time::{Instant, sleep};
+
+use super::super::events::News;
+use super::super::member::Member;
 use super::super::record::{AddedNode, Membership, NodeRecord, wanted_word};
 use super::super::{Refusal, handover, requests};
 use super::{Governor, RemovedNode, Reply};
 use crate::cluster::{Observed, Wanted};
 use crate::config::{Candidate, EventKind, NodeConfig, NodeName};
+
+/// Between two looks at whether a node is empty.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Governor {
     /// The server that first answers at a node's address is that node from then on.
@@ -184,13 +190,30 @@ impl Governor {
             return Err(requests::in_maintenance(&cluster, &other));
         }
         let change = |kept: &mut NodeRecord| {
-            kept.wanted = Wanted::Maint;
+            // Sessions leave at their safe points; out of service comes after that.
+            kept.wanted = Wanted::Drain;
             kept.maintenance_since.get_or_insert_with(SystemTime::now);
         };
         self.keep(node, change).await?;
         let text = "no new work for the node".to_owned();
         self.tell(EventKind::MaintenanceBegun, Some(node), true, text);
         Ok(())
+    }
+
+    /// Asked beside the decisions: sessions take the time that they take.
+    pub(super) fn wait_until_empty(&mut self, node: &NodeName, reply: Reply<usize>) {
+        let (gates, node) = (Arc::clone(&self.out.gates), node.clone());
+        let deadline = Instant::now() + self.members.config.drain_timeout;
+        self.asides.spawn(async move {
+            let left = loop {
+                let left = gates.backend_pids(&node).len();
+                if left == 0 || Instant::now() >= deadline {
+                    break left;
+                }
+                sleep(LOOK_AGAIN).await;
+            };
+            let _ = reply.send(Ok(left));
+        });
     }
 
     /// Asked beside the decisions: it may take as long as replication takes.
@@ -208,9 +231,23 @@ impl Governor {
         let others = self.members.nodes.iter().filter(up);
         let others = others.map(|m| m.config.clone()).collect();
         let (config, node) = (Arc::clone(&self.members.config), member.config.clone());
+        let journal = self.out.journal.clone();
         self.asides.spawn(async move {
             let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
             let done = done.map_err(|why| requests::not_handed_over(&node.name, &why));
+            if let Ok(followers) = &done {
+                let detail = format!(
+                    "{} nodes have all that it wrote: it can be stopped",
+                    followers.len()
+                );
+                journal.tell(News {
+                    cluster: Some(config.name.clone()),
+                    node: Some(node.name.clone()),
+                    kind: EventKind::MaintenanceSafe,
+                    success: true,
+                    detail,
+                });
+            }
             let _ = reply.send(done);
         });
     }
