@@ -121,7 +121,7 @@ pub(super) async fn facts(link: &NodeLink, config: &ClusterConfig) -> Result<Nod
     // What a role may not see, and what an extension does not answer, costs the view a link, not
     // the node its health.
     if let Err(error) = replication(link, config, &mut facts).await {
-        if error.is_fatal() {
+        if error.is_of_the_node() {
             return Err(error);
         }
         tracing::debug!(%error, "replication is not told");
@@ -152,7 +152,7 @@ async fn replication(
     }
     let mut consumers = consumers_of(link, wanted, &catalog, facts.bdr.as_ref()).await?;
     match add_stats(link, facts.version, &catalog, &mut consumers).await {
-        Err(error) if error.is_fatal() => return Err(error),
+        Err(error) if error.is_of_the_node() => return Err(error),
         _ => {}
     }
     facts.consumers = Some(consumers);

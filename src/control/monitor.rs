@@ -64,7 +64,6 @@ pub(super) async fn watch(
         tokio::select! {
             () = sleep_until(began + interval) => {}
             () = kick.rung() => {}
-            () = role_changed(&mut link) => {}
         }
         sleep_until(began + PAUSE_LEAST).await;
     }
@@ -100,13 +99,6 @@ impl Doubt {
 
     fn is_in_doubt(&self) -> bool {
         self.streak < self.enough || self.about_logins
-    }
-}
-
-async fn role_changed(link: &mut Option<NodeLink>) {
-    match link {
-        Some(link) => link.role_changed().await,
-        None => std::future::pending().await,
     }
 }
 
