@@ -4,10 +4,11 @@ use std::fs;
 
 use crate::harness::client::{APP, MONITOR, simple};
 use crate::harness::eventually;
+use crate::harness::layout::{Cluster, Layout};
 use crate::harness::ledger::Nature;
 use crate::harness::node::Node;
 use crate::harness::pair::{Kind, Pair, PairSpec};
-use crate::harness::proxy::{Proxy, ProxySpec};
+use crate::harness::proxy::{CLUSTER, Proxy, ProxySpec};
 use crate::harness::stage::StageSpec;
 use crate::health::{FAST, MONITORS, fast, guarded, leads_on, told};
 use crate::switchover::stage;
@@ -116,23 +117,61 @@ async fn a_node_that_never_let_the_monitor_in_is_not_proven() {
     assert_eq!(proxy.lead().await.as_deref(), Some("n1"));
 }
 
+/// A promoted standby says so with the next answer to any session; to an idle one, as the monitor's
+/// is between two probes, it says nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promotion_is_seen_when_it_happens() {
+async fn a_promotion_is_seen_with_the_next_answer_to_a_client() {
     let pair = Pair::physical(PairSpec::default()).await;
-    let spec = ProxySpec {
-        cluster: BY_EVIDENCE.to_owned(),
-        marker: false,
-        ..ProxySpec::new(env!("CARGO_BIN_EXE_pgsluice").into())
-    };
-    let proxy = Proxy::start(&pair, spec).await;
+    let cluster = Cluster::new(CLUSTER, &pair.lab(), 0).settings(BY_EVIDENCE);
+    let layout = Layout::default()
+        .cluster(cluster)
+        .database("app", CLUSTER, "")
+        .database("reads", CLUSTER, "route = \"read\"\n");
+    let binary = env!("CARGO_BIN_EXE_pgsluice").into();
+    let proxy = Proxy::serve(&pair.workspace, "proxy", binary, &layout).await;
     proxy.serving().await;
     proxy.node_is("n2", "in_recovery", "yes").await;
+    proxy.node_is("n2", "observed", "up").await;
+    let client = proxy.connect_to("reads", APP).await.unwrap();
+    let standby = "SELECT pg_is_in_recovery()";
+    assert_eq!(
+        simple(&client, standby).await.unwrap()[0][0].as_deref(),
+        Some("t")
+    );
     pair.n2.query("SELECT pg_promote()").await;
+    // It may be ended for it: n2 follows no more.
+    let _ = simple(&client, standby).await;
     proxy.node_is("n2", "in_recovery", "no").await;
     // Nobody here has asked for it.
     proxy.event("unexpected_primary", "n2").await;
     proxy.node_is("n2", "observed", "recovering").await;
     assert_eq!(proxy.lead().await.as_deref(), Some("n1"));
+}
+
+/// What a node told before is not forgotten because it was cut short this time: a failover needs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_is_cut_short_makes_no_node_lose_its_links() {
+    let pair = Pair::native(PairSpec::default()).await;
+    let spec = ProxySpec {
+        cluster: "monitor_interval = \"20ms\"\nmonitor_fast_interval = \"20ms\"\n".to_owned(),
+        ..ProxySpec::new(env!("CARGO_BIN_EXE_pgsluice").into())
+    };
+    let proxy = Proxy::start(&pair, spec).await;
+    proxy.serving().await;
+    proxy.node_is("n2", "observed", "up").await;
+    let inside = pair.n1.connect("app").await;
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {MONITORS}");
+    let mut ended = 0;
+    while ended < 100 {
+        ended += simple(&inside, &end).await.unwrap().len();
+    }
+    proxy.node_is("n1", "reason", "").await;
+    let events = proxy.events().await.into_iter();
+    let lost = ["replication_broken", "node_recovering"];
+    let lost: Vec<_> = events
+        .filter(|event| lost.contains(&&*event["type"]))
+        .collect();
+    assert!(lost.is_empty(), "{lost:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,8 +199,7 @@ async fn what_clients_see_makes_the_monitor_look_at_once() {
     stage.ready("n2").await;
     stage.workload.begin("killed", Nature::Unplanned);
     stage.pair.n1.kill9();
-    let outage = stage.workload.outage("n1").await;
-    println!("killed under traffic, next probe in an hour: {outage:?}");
+    stage.workload.outage("n1").await;
     stage.proxy.node_is("n1", "observed", "down").await;
     assert_eq!(stage.proxy.lead().await.as_deref(), Some("n2"));
 }

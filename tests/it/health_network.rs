@@ -109,7 +109,6 @@ async fn each_fault_of_the_network_is_judged_by_the_step_that_it_stops() {
         reasons(&proxy, "silent"),
         reasons(&proxy, "refused")
     );
-    println!("{of_hole:?} {of_half:?} {of_silent:?} {of_refused:?}");
     for (reasons, step) in [
         (&of_hole, "query took longer than 600ms"),
         (&of_hole, "login took longer than 500ms"),
