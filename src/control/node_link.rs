@@ -48,8 +48,17 @@ impl LinkError {
         !matches!(self, Self::Server { .. } | Self::Unexpected(_))
     }
 
+    /// Has the server ended the connection, or is it gone?
+    pub(super) fn ends_the_session(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Server { sqlstate, .. } => sqlstate.starts_with("57P"),
+            Self::Timeout { .. } | Self::Unexpected(_) => false,
+        }
+    }
+
     /// Does it say something of the node, and not only of what our role may ask there or of what an
-    /// extension answers? A session that is ended says so in the middle of a probe, too.
+    /// extension answers?
     pub(super) fn is_of_the_node(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::Broken(_) => true,
@@ -265,23 +274,24 @@ mod tests {
 
     #[test]
     fn a_session_that_is_ended_is_told_from_one_that_may_not_ask() {
-        for (sqlstate, of_the_node) in [
-            ("57P01", true),
-            ("57P02", true),
-            ("57014", true),
-            ("53200", true),
-            ("58030", true),
-            ("42501", false),
-            ("42P01", false),
-            ("55000", false),
-            ("XX000", false),
-            ("", false),
+        for (sqlstate, of_the_node, ends) in [
+            ("57P01", true, true),
+            ("57P02", true, true),
+            ("57014", true, false),
+            ("53200", true, false),
+            ("58030", true, false),
+            ("42501", false, false),
+            ("42P01", false, false),
+            ("55000", false, false),
+            ("XX000", false, false),
+            ("", false, false),
         ] {
             let error = LinkError::Server {
                 sqlstate: sqlstate.to_owned(),
                 message: String::new(),
             };
             assert_eq!(error.is_of_the_node(), of_the_node, "{sqlstate}");
+            assert_eq!(error.ends_the_session(), ends, "{sqlstate}");
         }
         assert!(LinkError::Broken(String::new()).is_of_the_node());
     }
