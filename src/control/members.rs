@@ -110,6 +110,7 @@ impl Members {
                     asked_at,
                     heard_at: now,
                 },
+                rules.fall,
             );
         }
         self.note_trails(lead, now);
@@ -147,6 +148,7 @@ impl Members {
             let fenced = member.fence.is_none() && standing.fence.is_some();
             member.beside_lead |= standing.beside_lead;
             member.fence = standing.fence;
+            member.flapping = standing.flapping;
             let state = member.observed != observed;
             let back_after = if state {
                 member.enter(observed, now)

@@ -119,6 +119,11 @@ pub(super) fn switchover_plan(
             Some("Use FAILOVER if it does not come back.".to_owned()),
         ));
     }
+    if let Some(why) = &chosen.to.flapping {
+        let to = &chosen.to.config.name;
+        let message = format!("node \"{to}\" is flapping");
+        return Err(refusal("55000", message, Some(why.clone()), None));
+    }
     let mut plan = plan(chosen, config, Kind::Switchover);
     plan.on_drain_timeout = request.on_drain_timeout.unwrap_or(config.on_drain_timeout);
     plan.limits.drain = request.drain_timeout.unwrap_or(config.drain_timeout);
