@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health::{Now, Rules};
+use super::health::{Condition, Now, Rules};
 use super::links::{HIDDEN, links, links_between, slots};
 use super::member::{Facts, Member, node_view};
 use super::monitor::Observation;
@@ -210,7 +210,8 @@ impl Members {
             wanted: m.kept.wanted,
             observed: m.health.observed(),
             fenced: m.fence.is_some(),
-            unheard: m.is_unheard(),
+            // One whose connections are all taken may well be what everybody uses.
+            unheard: m.health.condition() != Condition::MonitorRefused,
             read_only: m
                 .facts
                 .as_ref()
