@@ -30,3 +30,4 @@ mod switchover;
 mod tool;
 mod transparency;
 mod twins;
+mod worldwide;
