@@ -64,7 +64,6 @@ pub(super) async fn watch(
         tokio::select! {
             () = sleep_until(began + interval) => {}
             () = rung(&kick, &doubt) => {}
-            () = role_changed(&mut link) => {}
         }
         sleep_until(began + PAUSE_LEAST).await;
     }
@@ -117,13 +116,6 @@ async fn rung(kick: &Kick, doubt: &Doubt) {
     kick.rung().await;
 }
 
-async fn role_changed(link: &mut Option<NodeLink>) {
-    match link {
-        Some(link) => link.role_changed().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// One probe on the connection that is left from the last one, or a new one.
 pub(super) async fn probe(
     config: &ClusterConfig,
@@ -166,10 +158,14 @@ async fn attempt(
     if link.as_ref().is_none_or(NodeLink::is_closed) {
         *link = Some(open(config, node).await?);
     }
-    match link {
-        Some(link) => facts(link, config).await,
-        None => Err(LinkError::Broken("not connected".to_owned())),
+    let Some(open) = link else {
+        return Err(LinkError::Broken("not connected".to_owned()));
+    };
+    let told = facts(open, config).await?;
+    if told.spoilt {
+        *link = None;
     }
+    Ok(told.facts)
 }
 
 /// A new login beside the old one, which it replaces when it is answered.
