@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::harness::client::{APP, MONITOR, connect, simple};
-use crate::harness::eventually;
 use crate::harness::layout::{Cluster, Layout};
 use crate::harness::ledger::{Nature, Workload, WorkloadSpec, check_copies, schema};
 use crate::harness::mesh::{Mesh, MeshSpec};
@@ -16,6 +15,7 @@ use crate::harness::node::project;
 use crate::harness::pair::Kind;
 use crate::harness::proxy::{ADMIN, NamedRow, Proxy};
 use crate::harness::workspace::Workspace;
+use crate::harness::{eventually, measured};
 
 /// A node's name in the file, its address there, and which server stands for it.
 const NODES: [(&str, &str, &str); 6] = [
@@ -213,7 +213,7 @@ async fn a_shard_that_loses_its_masters_troubles_no_other_and_its_last_node_only
     world.writers[0].begin("lead killed", Nature::Unplanned);
     world.shards[0].node_mut("n1").kill9();
     let outage = world.writers[0].outage("n1").await;
-    println!("shard 1: {outage:?}");
+    measured(&format!("shard 1: {outage:?}"));
     assert_eq!(
         world.proxy.lead_of("shard1").await.as_deref(),
         Some("s1_iad")
@@ -245,10 +245,10 @@ async fn a_shard_that_loses_its_masters_troubles_no_other_and_its_last_node_only
     world.writers[1].all_served().await;
     let calm = world.writers[1].current();
     assert_eq!((calm.reconnects, calm.failures.len()), (0, 0), "{calm:?}");
-    println!(
+    measured(&format!(
         "shard 2 meanwhile: longest write {:?}",
         calm.longest.iter().max()
-    );
+    ));
 
     world.shards[0].node_mut("n2").start().await;
     world.writers[0].all_served().await;

@@ -6,11 +6,11 @@ use std::process::{Command as Process, Stdio};
 use tokio::task::JoinHandle;
 
 use crate::harness::client::{APP, DATABASE, MONITOR, SUPERUSER, connect_named, simple};
-use crate::harness::eventually;
 use crate::harness::ledger::Nature;
 use crate::harness::node::{NodeSpec, Release, bin};
 use crate::harness::pair::Kind;
 use crate::harness::stage::{Refused, Stage, StageSpec};
+use crate::harness::{eventually, measured};
 use crate::switchover::stage;
 
 /// A table that the writers do not know.
@@ -105,7 +105,10 @@ async fn a_large_transaction_just_before_is_there_when_clients_are_released() {
     }
     has_all_of_it(&stage, 200_000).await;
     stage.workload.all_served().await;
-    println!("a large transaction before: {} refusals", refusals.len());
+    measured(&format!(
+        "a large transaction before: {} refusals",
+        refusals.len()
+    ));
     stage.proves(1).await;
 }
 
@@ -123,7 +126,7 @@ async fn a_large_transaction_that_ends_in_the_drain_is_waited_for() {
     let phases = moving.end().await.unwrap();
     has_all_of_it(&stage, 50_000).await;
     stage.workload.all_served().await;
-    println!("a large transaction in the drain: {phases:?}");
+    measured(&format!("a large transaction in the drain: {phases:?}"));
     stage.proves(1).await;
 }
 
