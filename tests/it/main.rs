@@ -35,3 +35,4 @@ mod switchover;
 mod tool;
 mod transparency;
 mod twins;
+mod worldwide;
