@@ -346,15 +346,17 @@ pub(super) async fn applied_so_far(
     match consumer.map(|c| (c.kind, c.origin.as_deref())) {
         Some((LinkKind::Physical, _)) => {
             let row = target.row(REPLAYED, &[]).await?;
-            Ok(match (field::<bool>(&row, 0)?, field::<Option<&str>>(&row, 1)?) {
-                (true, _) => Progress::All,
-                (false, Some(position)) => Progress::Standing(position.to_owned()),
-                (false, None) => Progress::Moving,
-            })
+            Ok(
+                match (field::<bool>(&row, 0)?, field::<Option<&str>>(&row, 1)?) {
+                    (true, _) => Progress::All,
+                    (false, Some(position)) => Progress::Standing(position.to_owned()),
+                    (false, None) => Progress::Moving,
+                },
+            )
         }
-        Some((LinkKind::Bdr, origin)) => {
-            bdr::has_applied_all(target, origin).await.map(Progress::all_if)
-        }
+        Some((LinkKind::Bdr, origin)) => bdr::has_applied_all(target, origin)
+            .await
+            .map(Progress::all_if),
         Some((LinkKind::Logical | LinkKind::Pglogical, _)) | None => {
             let sql = "SELECT pg_has_role('pg_read_all_stats', 'USAGE')";
             if !target.yes(sql, &[]).await? {

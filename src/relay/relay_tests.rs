@@ -250,7 +250,9 @@ async fn stop_now_does_not_wait_for_an_answer() {
 async fn errors_that_say_something_about_the_node_are_told() {
     let error = |code: &str| message(b'E', format!("SERROR\0VERROR\0C{code}\0Mx\0\0").as_bytes());
     let mut rig = Rig::start(b"");
-    for code in ["53100", "23505", "25006", "57014", "57P01", "57P02", "57P03"] {
+    for code in [
+        "53100", "23505", "25006", "57014", "57P01", "57P02", "57P03",
+    ] {
         rig.pass_up(&message(b'Q', b"select 1\0")).await;
         rig.pass_down(&error(code)).await;
         rig.pass_down(READY).await;
