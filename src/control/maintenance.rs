@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::governor::Command;
-use super::{Handle, Refusal, SwitchoverRequest, requests};
+use super::{Handle, Refusal, SwitchoverRequest, refusals};
 use crate::cluster::{ClusterView, NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, ClusterName, NodeName};
 
@@ -36,6 +36,10 @@ impl Handle {
     ) -> Result<Steps, Refusal> {
         let cluster = self.cluster_of(node)?;
         let mut steps = Steps::new();
+        // Before the lead is moved for it.
+        if let Some(other) = self.in_maintenance(&cluster, node) {
+            return Err(refusals::in_maintenance(&cluster, &other));
+        }
         if self.leads(&cluster, node) {
             let target = self.successor(&cluster, node)?;
             let request = SwitchoverRequest {
@@ -46,7 +50,7 @@ impl Handle {
             };
             let report = self.switchover(&cluster, request).await?;
             if let super::Outcome::Aborted { phase, why } = &report.outcome {
-                return Err(requests::not_moved(&cluster, &target, phase, why));
+                return Err(refusals::not_moved(&cluster, &target, phase, why));
             }
             steps.push(Step {
                 name: "switchover",
@@ -100,7 +104,7 @@ impl Handle {
             .await?;
         let deadline = Instant::now() + limit.unwrap_or(PATIENCE);
         let Some(mut view) = self.watch(&cluster) else {
-            return Err(requests::no_such_cluster(&cluster));
+            return Err(refusals::no_such_cluster(&cluster));
         };
         let fit = |view: &ClusterView| view_of(view, node).is_some_and(is_fit);
         let waited = timeout_at(deadline, view.wait_for(|view| fit(view)))
@@ -109,7 +113,7 @@ impl Handle {
         if !waited {
             let shown = self.views().into_iter().find(|view| view.name == cluster);
             let why = shown.and_then(|view| Some(why_not(view_of(&view, node)?)));
-            return Err(requests::not_fit(node, &why.unwrap_or_default()));
+            return Err(refusals::not_fit(node, &why.unwrap_or_default()));
         }
         let named = node.clone();
         self.ask(&cluster, |reply| Command::EndMaintenance(named, reply))
@@ -118,6 +122,14 @@ impl Handle {
             name: "ready",
             detail: format!("{node} is up, replicates and has caught up"),
         }])
+    }
+
+    fn in_maintenance(&self, cluster: &ClusterName, but: &NodeName) -> Option<NodeName> {
+        let views = self.views();
+        let view = views.iter().find(|view| view.name == *cluster)?;
+        let mut others = view.nodes.iter().filter(|n| n.name != *but);
+        let found = others.find(|n| n.maintenance_since.is_some())?;
+        Some(found.name.clone())
     }
 
     fn leads(&self, cluster: &ClusterName, node: &NodeName) -> bool {
@@ -141,7 +153,7 @@ impl Handle {
         });
         able.max_by_key(|n| n.priority)
             .map(|n| n.name.clone())
-            .ok_or_else(|| requests::nobody_takes_over(cluster, lead))
+            .ok_or_else(|| refusals::nobody_takes_over(cluster, lead))
     }
 }
 

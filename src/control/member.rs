@@ -55,6 +55,15 @@ pub(super) struct Told {
     pub permanent: bool,
 }
 
+/// When a node was asked for its facts, and when it had told them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// What happened later they do not know.
+    pub asked_at: Now,
+    /// Then they were taken in.
+    pub heard_at: Now,
+}
+
 /// How far behind the lead a node was, and when that was last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Trail {
@@ -85,14 +94,21 @@ pub(super) struct Member {
     pub reason: String,
     /// Why it must not be used, whatever it answers.
     pub fence: Option<String>,
+    /// What it has to do until it is no longer flapping, if it is.
+    pub flapping: Option<String>,
     /// When it was found so, on the monotonic clock.
     pub changed_at: Now,
     /// What was told of its present state.
     pub told: Told,
     /// When it went away, until it is fit again.
     away_since: Option<Now>,
-    /// When it last told its facts.
-    pub answered_at: Option<Now>,
+    /// How old its facts are.
+    pub facts_age: Option<Facts>,
+    /// When it was first seen to take writes, if it has since then.
+    pub primary_since: Option<Now>,
+    /// It was found to take writes beside the lead: until it is a standby again, or an operator has
+    /// said READY, it is not one of us.
+    pub beside_lead: bool,
     /// How far it was behind the lead, while that could be seen.
     pub trail: Option<Trail>,
     /// Asks its monitor for a probe at once.
@@ -112,10 +128,13 @@ impl Member {
             since: SystemTime::now(),
             reason: String::new(),
             fence: None,
+            flapping: None,
             changed_at: Now::ZERO,
             told: Told::default(),
             away_since: None,
-            answered_at: None,
+            facts_age: None,
+            primary_since: None,
+            beside_lead: false,
             trail: None,
             kick: Arc::default(),
         }
@@ -157,6 +176,22 @@ impl Member {
         }
     }
 
+    /// Takes in what it told. What it did not tell of replication just now, it told before: for
+    /// `most` probes.
+    pub(super) fn note_facts(&mut self, mut facts: NodeFacts, age: Facts, most: u32) {
+        if let Some(before) = &self.facts {
+            facts.complete_from(before, most);
+        }
+        if facts.in_recovery {
+            self.primary_since = None;
+            self.beside_lead = false;
+        } else {
+            self.primary_since.get_or_insert(age.heard_at);
+        }
+        self.facts = Some(facts);
+        self.facts_age = Some(age);
+    }
+
     /// Is it on its way back after it was down?
     pub(super) fn is_returning(&self) -> bool {
         self.away_since.is_some() && self.observed == Observed::Recovering
@@ -171,9 +206,18 @@ impl Member {
         }
     }
 
-    /// What its monitor's role remembers of the lead.
+    /// What its monitor's role remembers of the lead, if the note is this server's own.
     pub(super) fn note(&self) -> Option<&LeadNote> {
-        self.facts.as_ref().and_then(|f| f.note.as_ref())
+        let facts = self.facts.as_ref()?;
+        let own = |note: &&LeadNote| Some(note.server) == facts.system_identifier;
+        facts.note.as_ref().filter(own)
+    }
+
+    /// Was it heard, or is there no hope of it just now? One that was not may remember a decision.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.candidate() != Candidate::Never
+            && self.health.observed() == Observed::Unknown
+            && self.health.condition() == Condition::Well
     }
 }
 

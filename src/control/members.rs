@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failover::LastSeen;
 use super::health::{Now, Rules};
 use super::links::{HIDDEN, links, links_between, slots};
-use super::member::{Member, Trail, node_view};
+use super::member::{Facts, Member, node_view};
 use super::monitor::Observation;
 use super::record::{Membership, NodeRecords, Record};
-use super::succession::Contender;
 use super::verdict::{Follows, Nominee, Standing, fence, follower};
-use crate::cluster::{ClusterView, Observed, OperationView};
+use crate::cluster::{Behind, ClusterView, Observed, OperationView};
 use crate::config::{ClusterConfig, NodeConfig, NodeName};
 
-/// What was seen of a node is of no use for a failover when the lead was seen so much later.
-const TRAIL_AGE_LEAST: Duration = Duration::from_secs(2);
+/// What a node told so long ago says nothing of how far others are behind it.
+const STALE_LEAST: Duration = Duration::from_secs(10);
 
 /// What an observation changed of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,16 +44,15 @@ impl Members {
     pub(super) fn new(config: &Arc<ClusterConfig>, kept: &NodeRecords) -> Self {
         let mut nodes = Vec::new();
         for node in &config.nodes {
+            // What was added on the console, at whatever address, is no matter of the file.
             let record = kept.get(&node.name).cloned().unwrap_or_default();
-            if record.membership != Membership::Removed {
+            if record.membership == Membership::File {
                 nodes.push(Member::new(node.clone(), record));
             }
         }
         for (name, record) in kept {
-            let known = config.nodes.iter().any(|node| node.name == *name);
             if let Membership::Added(added) = &record.membership
                 && added.cluster == config.name
-                && !known
             {
                 let node = NodeConfig::at(name, &added.host, added.port, added.priority);
                 nodes.extend(node.map(|node| Member::new(node, record.clone())));
@@ -96,6 +93,7 @@ impl Members {
         now: Now,
     ) -> Vec<NodeChange> {
         let rules = self.rules();
+        let asked_at = now.saturating_sub(observation.began.elapsed());
         let Some(member) = self.get_mut(&observation.node) else {
             return Vec::new();
         };
@@ -106,8 +104,14 @@ impl Members {
             if let Some(lsn) = facts.lsn {
                 member.positions.note(observation.began.into_std(), lsn);
             }
-            member.facts = Some(facts);
-            member.answered_at = Some(now);
+            member.note_facts(
+                facts,
+                Facts {
+                    asked_at,
+                    heard_at: now,
+                },
+                rules.fall,
+            );
         }
         self.note_trails(lead, now);
         let mut changes = self.judge(lead, now);
@@ -142,7 +146,9 @@ impl Members {
         for (member, (standing, (observed, reason))) in self.nodes.iter_mut().zip(judged) {
             member.reason = reason;
             let fenced = member.fence.is_none() && standing.fence.is_some();
+            member.beside_lead |= standing.beside_lead;
             member.fence = standing.fence;
+            member.flapping = standing.flapping;
             let state = member.observed != observed;
             let back_after = if state {
                 member.enter(observed, now)
@@ -166,83 +172,19 @@ impl Members {
         let lead = lead.and_then(|name| self.get(name));
         let is_lead = lead.is_some_and(|lead| lead.name() == member.name());
         let others_lead = lead.filter(|lead| !is_lead && lead.is_usable_lead());
-        let fence = fence(
-            &member.identity(),
-            others_lead.map(Member::identity).as_ref(),
-        );
+        let second = second_primary(member, others_lead);
+        let fence = fence(member.identity()).or_else(|| second.clone());
         let flapping = !is_lead && member.health.is_flapping(self.rules(), now);
         Standing {
             fence,
+            beside_lead: second.is_some(),
+            settled: member.observed == Observed::Up,
             flapping: flapping.then(|| {
                 let (limit, hold) = (self.config.flap_limit, self.config.flap_hold);
                 format!("fell {limit} times lately: must be well for {hold:?} first")
             }),
             follows: others_lead.map_or(Follows::Unknown, |lead| follows(lead, member)),
             returns: others_lead.map_or(Follows::Unknown, |lead| hands_over(lead, member)),
-        }
-    }
-
-    /// Remembers how far behind each node was while the lead could be seen.
-    fn note_trails(&mut self, lead: Option<&NodeName>, now: Now) {
-        let Some(lead) = lead.and_then(|name| self.get(name)) else {
-            return;
-        };
-        let fresh = lead.is_usable_lead() && lead.answered_at == Some(now);
-        let lags: Vec<Option<u64>> = self
-            .nodes
-            .iter()
-            .map(|m| match follows(lead, m) {
-                Follows::Behind(bytes) if fresh => Some(bytes),
-                _ => None,
-            })
-            .collect();
-        for (member, lag) in self.nodes.iter_mut().zip(lags) {
-            if member.health.observed() != Observed::Up {
-                // It may have lost something, or missed something since.
-                member.trail = None;
-            } else if let Some(bytes) = lag {
-                member.trail = Some(Trail { bytes, at: now });
-            }
-        }
-    }
-
-    /// What was seen of a node when the lead was last seen; what is older tells nothing.
-    fn trail(&self, member: &Member, lead: &Member) -> Option<u64> {
-        let patience = (self.config.monitor_interval * 2).max(TRAIL_AGE_LEAST);
-        let trail = member.trail?;
-        let age = lead.answered_at?.saturating_sub(trail.at);
-        (age <= patience).then_some(trail.bytes)
-    }
-
-    /// Whoever might take over from the lead.
-    pub(super) fn contenders(&self, lead: &NodeName, now: Now) -> Vec<Contender> {
-        let Some(lead) = self.get(lead) else {
-            return Vec::new();
-        };
-        let others = self.nodes.iter().filter(|m| m.name() != lead.name());
-        let contender = |m: &Member| Contender {
-            name: m.config.name.clone(),
-            priority: m.config.priority,
-            candidate: m.candidate(),
-            wanted: m.kept.wanted,
-            observed: m.health.observed(),
-            fence: m.fence.clone(),
-            flapping: m.health.is_flapping(self.rules(), now),
-            trail: self.trail(m, lead),
-            received: m
-                .facts
-                .as_ref()
-                .filter(|f| f.in_recovery)
-                .and_then(|f| Some(f.received?.0)),
-            in_recovery: m.facts.as_ref().is_some_and(|f| f.in_recovery),
-        };
-        others.map(contender).collect()
-    }
-
-    /// A new lead: what was seen under the old one tells nothing of what follows.
-    pub(super) fn forget_trails(&mut self) {
-        for member in &mut self.nodes {
-            member.trail = None;
         }
     }
 
@@ -253,6 +195,8 @@ impl Members {
                 facts.in_recovery = false;
                 facts.read_only = false;
             }
+            // Beside the old lead for a moment, and by plan.
+            member.beside_lead = false;
             member.kick.ring();
         }
     }
@@ -266,6 +210,7 @@ impl Members {
             wanted: m.kept.wanted,
             observed: m.health.observed(),
             fenced: m.fence.is_some(),
+            unheard: m.is_unheard(),
             read_only: m
                 .facts
                 .as_ref()
@@ -274,22 +219,13 @@ impl Members {
         self.nodes.iter().map(nominee).collect()
     }
 
-    /// What is known about the lead and the link to a target, for a failover.
-    pub(super) fn last_seen(&self, lead: &NodeName, target: &NodeName) -> LastSeen {
-        let (Some(lead), Some(target)) = (self.get(lead), self.get(target)) else {
-            return LastSeen::default();
-        };
-        let link = links_between(lead, target).into_iter().next();
-        LastSeen {
-            lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
-            confirmed: link.as_ref().and_then(|l| l.replay_lsn),
-            slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
-            origin: lead
-                .facts
-                .as_ref()
-                .and_then(|f| f.bdr.as_ref())
-                .map(|node| node.name.clone()),
-        }
+    /// Has it not told its facts for long, though it counts as up?
+    fn is_stale(&self, member: &Member, now: Now) -> bool {
+        let limit = (self.config.monitor_interval * 5).max(STALE_LEAST);
+        let age = member
+            .facts_age
+            .map(|facts| now.saturating_sub(facts.heard_at));
+        member.health.observed() == Observed::Up && age.is_some_and(|age| age > limit)
     }
 
     /// The snapshot that readers get.
@@ -297,8 +233,17 @@ impl Members {
         &self,
         record: Option<&Record>,
         operation: Option<OperationView>,
+        now: Now,
     ) -> ClusterView {
         let lead = record.map(|r| &r.node);
+        let mut links = links(&self.nodes);
+        for link in &mut links {
+            if self.get(&link.from).is_some_and(|m| self.is_stale(m, now)) {
+                // The figures stand still while the world goes on.
+                link.lag_bytes = None;
+                link.behind = Behind::Unknown;
+            }
+        }
         ClusterView {
             name: self.config.name.clone(),
             epoch: record.map(|r| r.epoch).unwrap_or_default(),
@@ -310,14 +255,38 @@ impl Members {
             clients_why: String::new(),
             operation,
             nodes: self.nodes.iter().map(|m| node_view(m, lead)).collect(),
-            links: links(&self.nodes),
+            links,
             slots: slots(&self.nodes),
         }
     }
 }
 
+/// A node of the lead's own system that takes writes although it was a standby, or that was
+/// found beside the lead before.
+fn second_primary(member: &Member, lead: Option<&Member>) -> Option<String> {
+    const WHY: &str = "it takes writes beside the lead (unexpected primary)";
+    if member.beside_lead {
+        return Some(WHY.to_owned());
+    }
+    let lead = lead?;
+    // The lead was asked after the node was first seen as a primary, and still is one itself.
+    let asked = lead.facts_age.map(|facts| facts.asked_at);
+    let later = member
+        .primary_since
+        .zip(asked)
+        .is_some_and(|(since, at)| at > since);
+    let primary = |m: &Member| m.identity().in_recovery == Some(false);
+    let one_system =
+        member.identity().found.is_some() && member.identity().found == lead.identity().found;
+    // A logical peer may have been made from a copy of the lead.
+    let logical = links_between(lead, member)
+        .iter()
+        .any(|l| l.kind != "physical");
+    (one_system && primary(member) && primary(lead) && later && !logical).then(|| WHY.to_owned())
+}
+
 /// Does a node follow the lead, as the lead's slots and the node's subscriptions tell?
-fn follows(lead: &Member, member: &Member) -> Follows {
+pub(super) fn follows(lead: &Member, member: &Member) -> Follows {
     let known = |m: &Member| m.facts.as_ref().is_some_and(|f| f.consumers.is_some());
     if !known(member) || lead.name() == member.name() {
         return Follows::Unknown;
@@ -345,7 +314,7 @@ fn link_state(from: &Member, to: &Member) -> Option<Follows> {
     }
     let streaming = links.iter().find(|l| l.state == "streaming");
     Some(match streaming {
-        Some(link) => Follows::Behind(link.lag_bytes.unwrap_or(0)),
+        Some(link) => link.lag_bytes.map_or(Follows::Unknown, Follows::Behind),
         None => Follows::No,
     })
 }

@@ -63,8 +63,7 @@ pub(super) async fn watch(
         };
         tokio::select! {
             () = sleep_until(began + interval) => {}
-            () = kick.rung() => {}
-            () = role_changed(&mut link) => {}
+            () = rung(&kick, &doubt) => {}
         }
         sleep_until(began + PAUSE_LEAST).await;
     }
@@ -98,16 +97,23 @@ impl Doubt {
         self.about_logins = matches!(observation.logins, Logins::Fail(_));
     }
 
+    /// It failed, and whether it is down is being found out.
+    fn is_confirming(&self) -> bool {
+        !self.good && (1..self.enough).contains(&self.streak)
+    }
+
     fn is_in_doubt(&self) -> bool {
         self.streak < self.enough || self.about_logins
     }
 }
 
-async fn role_changed(link: &mut Option<NodeLink>) {
-    match link {
-        Some(link) => link.role_changed().await,
-        None => std::future::pending().await,
+/// Facts make a probe come at once, but not those that confirm its failure: they are as far apart as
+/// an operator has said, however many clients meet the same fault.
+async fn rung(kick: &Kick, doubt: &Doubt) {
+    if doubt.is_confirming() {
+        return std::future::pending().await;
     }
+    kick.rung().await;
 }
 
 /// One probe on the connection that is left from the last one, or a new one.
@@ -152,10 +158,14 @@ async fn attempt(
     if link.as_ref().is_none_or(NodeLink::is_closed) {
         *link = Some(open(config, node).await?);
     }
-    match link {
-        Some(link) => facts(link, config).await,
-        None => Err(LinkError::Broken("not connected".to_owned())),
+    let Some(open) = link else {
+        return Err(LinkError::Broken("not connected".to_owned()));
+    };
+    let told = facts(open, config).await?;
+    if told.spoilt {
+        *link = None;
     }
+    Ok(told.facts)
 }
 
 /// A new login beside the old one, which it replaces when it is answered.

@@ -1,16 +1,18 @@
-//! From a console's words to a plan, and the refusals it may meet before anything is asked of a
+//! From a console's words to a plan, or the refusal that it meets before anything is asked of a
 //! node. Pure.
 
 use std::sync::Arc;
 
 use super::failover::{Accept, Terms};
+use super::health::Now;
 use super::member::Member;
 use super::members::Members;
 use super::record::{Record, wanted_word};
+use super::refusals::refusal;
 use super::switchover::{Kind, Limits, Plan};
 use super::{Refusal, SwitchoverRequest};
-use crate::cluster::{Epoch, Observed, OperationView, Wanted};
-use crate::config::{Candidate, ClusterConfig, ClusterName, NodeName, OnDrainTimeout};
+use crate::cluster::{Epoch, Observed, Wanted};
+use crate::config::{Candidate, ClusterConfig, NodeName, OnDrainTimeout};
 
 /// Old and new lead of an operation.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +33,7 @@ pub(super) fn parties<'a>(
 ) -> Result<Chosen<'a>, Refusal> {
     let cluster = &members.config.name;
     let state = |message, detail| refusal("55000", message, detail, None);
-    let Some(to) = members.get(target) else {
-        let message = format!("node \"{target}\" is not a member of cluster \"{cluster}\"");
-        return Err(refusal("42704", message, None, None));
-    };
+    let to = member(members, target)?;
     let Some((record, from)) = record.and_then(|r| members.get(&r.node).map(|from| (r, from)))
     else {
         let message = format!("cluster \"{cluster}\" has no lead yet");
@@ -46,6 +45,37 @@ pub(super) fn parties<'a>(
             None,
         ));
     }
+    may_lead(to)?;
+    Ok(Chosen {
+        from,
+        to,
+        epoch: record.epoch,
+    })
+}
+
+fn member<'a>(members: &'a Members, node: &NodeName) -> Result<&'a Member, Refusal> {
+    members.get(node).ok_or_else(|| {
+        let cluster = &members.config.name;
+        let message = format!("node \"{node}\" is not a member of cluster \"{cluster}\"");
+        refusal("42704", message, None, None)
+    })
+}
+
+/// Can the node be made lead just as it is? Nothing is promoted and nothing waited for.
+pub(super) fn can_be_appointed(members: &Members, target: &NodeName) -> Result<(), Refusal> {
+    let to = member(members, target)?;
+    may_lead(to)?;
+    let facts = to.facts.as_ref();
+    if facts.is_none_or(|f| f.in_recovery || f.read_only) {
+        let message = format!("node \"{target}\" takes no writes");
+        return Err(refusal("55000", message, Some(to.reason.clone()), None));
+    }
+    Ok(())
+}
+
+/// May it become lead at all, and is it up?
+fn may_lead(to: &Member) -> Result<(), Refusal> {
+    let target = to.name();
     if to.candidate() == Candidate::Never {
         let detail = "It is configured with candidate = \"never\".".to_owned();
         let message = format!("node \"{target}\" must not become lead");
@@ -54,7 +84,8 @@ pub(super) fn parties<'a>(
     }
     if let Some(why) = &to.fence {
         let message = format!("node \"{target}\" is fenced");
-        return Err(state(message, Some(format!("It is fenced since {why}."))));
+        let detail = format!("It is fenced since {why}.");
+        return Err(refusal("55000", message, Some(detail), None));
     }
     let wanted = to.kept.wanted;
     if wanted != Wanted::Ready {
@@ -68,13 +99,9 @@ pub(super) fn parties<'a>(
     }
     if to.health.observed() != Observed::Up {
         let message = format!("node \"{target}\" is not up");
-        return Err(state(message, Some(to.reason.clone())));
+        return Err(refusal("55000", message, Some(to.reason.clone()), None));
     }
-    Ok(Chosen {
-        from,
-        to,
-        epoch: record.epoch,
-    })
+    Ok(())
 }
 
 /// The plan of a switchover; what the console did not say comes from the configuration.
@@ -91,6 +118,11 @@ pub(super) fn switchover_plan(
             Some(chosen.from.reason.clone()),
             Some("Use FAILOVER if it does not come back.".to_owned()),
         ));
+    }
+    if let Some(why) = &chosen.to.flapping {
+        let to = &chosen.to.config.name;
+        let message = format!("node \"{to}\" is flapping");
+        return Err(refusal("55000", message, Some(why.clone()), None));
     }
     let mut plan = plan(chosen, config, Kind::Switchover);
     plan.on_drain_timeout = request.on_drain_timeout.unwrap_or(config.on_drain_timeout);
@@ -113,8 +145,12 @@ fn plan(chosen: &Chosen<'_>, config: &ClusterConfig, kind: Kind) -> Plan {
         epoch: Epoch(chosen.epoch.0 + 1),
         on_drain_timeout: OnDrainTimeout::Abort,
         limits: Limits {
-            // Fresh probes of a silent lead take `fall` deadlines.
-            preflight: defaults.preflight + config.monitor_timeout * config.fall,
+            // A silent lead is asked `fall` times, and each step of a probe may take its deadline.
+            preflight: defaults.preflight
+                + (config.monitor_connect_timeout
+                    + config.monitor_login_timeout
+                    + config.monitor_timeout)
+                    * config.fall,
             drain: config.drain_timeout,
             catchup: config.catchup_timeout,
             ..defaults
@@ -123,191 +159,19 @@ fn plan(chosen: &Chosen<'_>, config: &ClusterConfig, kind: Kind) -> Plan {
 }
 
 /// What a failover needs to know.
-pub(super) fn terms(chosen: &Chosen<'_>, members: &Members, accept: Accept) -> Terms {
+/// `alive`: when sessions on the lead were last seen to be answered.
+pub(super) fn terms(
+    chosen: &Chosen<'_>,
+    members: &Members,
+    accept: Accept,
+    alive: Option<Now>,
+) -> Terms {
     let (from, to) = (&chosen.from.config, &chosen.to.config);
     Terms {
         config: Arc::clone(&members.config),
         from: from.clone(),
         to: to.clone(),
         accept,
-        last: members.last_seen(&from.name, &to.name),
-    }
-}
-
-/// One operation at a time.
-pub(super) fn busy(cluster: &ClusterName, running: &OperationView) -> Refusal {
-    refusal(
-        "55006",
-        format!("cluster \"{cluster}\" is busy"),
-        Some(format!(
-            "A {} to \"{}\" is in phase {}.",
-            running.kind, running.target, running.phase
-        )),
-        Some(format!("ABORT SWITCHOVER {cluster}; gives it up.")),
-    )
-}
-
-/// There is none.
-pub(super) fn nothing_to_abort(cluster: &ClusterName) -> Refusal {
-    let message = format!("no switchover is running in cluster \"{cluster}\"");
-    refusal("55000", message, None, None)
-}
-
-/// From commit on.
-pub(super) fn too_late(cluster: &ClusterName, running: &OperationView) -> Refusal {
-    refusal(
-        "55000",
-        format!(
-            "the {} of cluster \"{cluster}\" cannot be aborted any more",
-            running.kind
-        ),
-        Some("Its decision is being recorded, or the target was told to promote.".to_owned()),
-        None,
-    )
-}
-
-/// An operation's task died.
-pub(super) fn broken(cluster: &ClusterName) -> Refusal {
-    let message = format!("the operation on cluster \"{cluster}\" ended unexpectedly");
-    let hint = "SHOW CLUSTERS tells which lead holds.".to_owned();
-    refusal("XX000", message, None, Some(hint))
-}
-
-/// The lead cannot be taken out of service like that.
-pub(super) fn is_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
-    refusal(
-        "55000",
-        format!("node \"{node}\" is the lead of cluster \"{cluster}\""),
-        None,
-        Some(format!("SWITCHOVER {cluster} TO another node first.")),
-    )
-}
-
-/// ADD NODE of one that is there.
-pub(super) fn is_member(cluster: &ClusterName, node: &NodeName) -> Refusal {
-    let message = format!("node \"{node}\" is a member of cluster \"{cluster}\" already");
-    refusal("42710", message, None, None)
-}
-
-/// ADD NODE at the address of another.
-pub(super) fn same_address(cluster: &ClusterName, other: &NodeName) -> Refusal {
-    let message = format!("node \"{other}\" of cluster \"{cluster}\" has this address");
-    refusal("42710", message, None, None)
-}
-
-/// One node of a cluster at a time.
-pub(super) fn in_maintenance(cluster: &ClusterName, other: &NodeName) -> Refusal {
-    refusal(
-        "55006",
-        format!("node \"{other}\" of cluster \"{cluster}\" is in maintenance"),
-        Some("Only one node of a cluster may be in maintenance at a time.".to_owned()),
-        Some(format!("MAINTENANCE END {other}; when it is done.")),
-    )
-}
-
-/// Somebody lacks what the node wrote.
-pub(super) fn not_handed_over(node: &NodeName, why: &str) -> Refusal {
-    refusal(
-        "55000",
-        format!("it is not safe to stop node \"{node}\" yet"),
-        Some(why.to_owned()),
-        Some("It takes no new work. Repeat the command to go on waiting.".to_owned()),
-    )
-}
-
-/// MAINTENANCE END of a node that is not fit.
-pub(super) fn not_fit(node: &NodeName, why: &str) -> Refusal {
-    let detail = (!why.is_empty()).then(|| why.to_owned());
-    refusal(
-        "55000",
-        format!("node \"{node}\" is not fit to serve yet"),
-        detail,
-        Some("It stays in maintenance. SHOW NODES; tells how it goes on.".to_owned()),
-    )
-}
-
-/// MAINTENANCE BEGIN of the lead whose switchover was given up.
-pub(super) fn not_moved(
-    cluster: &ClusterName,
-    target: &NodeName,
-    phase: &str,
-    why: &str,
-) -> Refusal {
-    refusal(
-        "55000",
-        format!("the lead of cluster \"{cluster}\" could not be moved to \"{target}\""),
-        Some(format!("Aborted in phase {phase}: {why}")),
-        Some("Nothing was changed.".to_owned()),
-    )
-}
-
-/// MAINTENANCE BEGIN of the only node that can lead.
-pub(super) fn nobody_takes_over(cluster: &ClusterName, node: &NodeName) -> Refusal {
-    refusal(
-        "55000",
-        format!("no other node of cluster \"{cluster}\" can take over from \"{node}\""),
-        None,
-        Some("SHOW NODES; tells why.".to_owned()),
-    )
-}
-
-/// The operator's word could not be made durable.
-pub(super) fn not_kept(why: &str) -> Refusal {
-    let message = "the state could not be recorded".to_owned();
-    refusal("58030", message, Some(why.to_owned()), None)
-}
-
-/// Preflight says no.
-pub(super) fn refused(cluster: &ClusterName, plan: &Plan, why: &str) -> Refusal {
-    let kind = plan.kind.name();
-    let message = format!(
-        "{kind} of cluster \"{cluster}\" to \"{}\" is refused",
-        plan.to
-    );
-    refusal("55000", message, Some(why.to_owned()), None)
-}
-
-/// Unknown to this instance.
-pub(super) fn no_such_cluster(cluster: &ClusterName) -> Refusal {
-    refusal(
-        "42704",
-        format!("cluster \"{cluster}\" does not exist"),
-        None,
-        None,
-    )
-}
-
-/// Unknown to this instance.
-pub(super) fn no_such_node(node: &NodeName) -> Refusal {
-    refusal(
-        "42704",
-        format!("node \"{node}\" does not exist"),
-        None,
-        None,
-    )
-}
-
-/// The control plane is going down.
-pub(super) fn gone() -> Refusal {
-    refusal(
-        "57P03",
-        "the control plane is shutting down".to_owned(),
-        None,
-        None,
-    )
-}
-
-fn refusal(
-    sqlstate: &'static str,
-    message: String,
-    detail: Option<String>,
-    hint: Option<String>,
-) -> Refusal {
-    let detail = detail.filter(|text| !text.is_empty());
-    Refusal {
-        sqlstate,
-        message,
-        detail,
-        hint,
+        last: members.last_seen(&from.name, &to.name, alive),
     }
 }

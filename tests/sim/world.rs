@@ -619,7 +619,11 @@ impl World {
                 Action::Warn(text) if text.contains("were still running") => {
                     self.excused = self.released;
                 }
-                Action::Nudge | Action::ClosePrewarmed | Action::Adopt | Action::Warn(_) => {}
+                Action::NameBlockers
+                | Action::Nudge
+                | Action::ClosePrewarmed
+                | Action::Adopt
+                | Action::Warn(_) => {}
             }
         }
     }
@@ -805,6 +809,7 @@ impl World {
                 Promotion::NotNeeded
             },
             lead_answers: self.nodes[from].up,
+            loss_accepted: false,
         })
     }
 

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::events::News;
 use super::super::member::Member;
 use super::super::record::{AddedNode, Membership, NodeRecord, wanted_word};
-use super::super::{Refusal, handover, requests};
+use super::super::{Refusal, handover, refusals};
 use super::{Governor, RemovedNode, Reply};
 use crate::cluster::{Observed, Wanted};
 use crate::config::{Candidate, EventKind, NodeConfig, NodeName};
 
+/// How long the disk may take.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at whether a node is empty.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -40,16 +42,28 @@ impl Governor {
         change: impl FnOnce(&mut NodeRecord),
     ) -> Result<(), Refusal> {
         let Some(member) = self.members.get(node) else {
-            return Err(requests::no_such_node(node));
+            return Err(refusals::no_such_node(node));
         };
         let mut record = member.kept.clone();
         change(&mut record);
-        let kept = self.out.store.keep_node(node.clone(), record.clone()).await;
-        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
+        self.store_node(node, record.clone()).await?;
         if let Some(member) = self.members.get_mut(node) {
             member.kept = record;
         }
         Ok(())
+    }
+
+    /// A store that hangs must not stop the watch over the cluster.
+    async fn store_node(&self, node: &NodeName, record: NodeRecord) -> Result<(), Refusal> {
+        let kept = timeout(
+            STORE_PATIENCE,
+            self.out.store.keep_node(node.clone(), record),
+        );
+        match kept.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(refusals::not_kept(&error.to_string())),
+            Err(_) => Err(refusals::not_kept("the store does not answer")),
+        }
     }
 
     fn leads(&self, node: &NodeName) -> bool {
@@ -70,19 +84,26 @@ impl Governor {
         wanted: Wanted,
     ) -> Result<(), Refusal> {
         if self.leads(node) && wanted != Wanted::Ready {
-            return Err(requests::is_lead(&self.members.config.name, node));
+            return Err(refusals::is_lead(&self.members.config.name, node));
         }
         self.not_the_target(node)?;
         let found = self.members.get(node).and_then(|m| m.identity().found);
+        // Whoever says READY has seen which server is there; but the lead's data is not a matter of
+        // its address.
+        let accepted = found.filter(|_| wanted == Wanted::Ready && !self.leads(node));
         let change = |kept: &mut NodeRecord| {
             kept.wanted = wanted;
+            kept.identity = accepted.or(kept.identity);
             if wanted == Wanted::Ready {
                 kept.maintenance_since = None;
-                // Whoever says READY has seen which server is there.
-                kept.identity = found.or(kept.identity);
             }
         };
         self.keep(node, change).await?;
+        if wanted == Wanted::Ready
+            && let Some(member) = self.members.get_mut(node)
+        {
+            member.beside_lead = false;
+        }
         let text = format!("set to {} by an operator", wanted_word(wanted));
         self.tell(EventKind::NodeWanted, Some(node), true, text);
         self.judge_anew();
@@ -90,7 +111,7 @@ impl Governor {
     }
 
     /// States that depend on what is kept.
-    fn judge_anew(&mut self) {
+    pub(super) fn judge_anew(&mut self) {
         let (lead, now) = (self.lead_name(), self.now());
         let changes = self.members.judge(lead.as_ref(), now);
         self.tell_changes(&changes);
@@ -102,7 +123,7 @@ impl Governor {
         candidate: Candidate,
     ) -> Result<(), Refusal> {
         if self.leads(node) && candidate == Candidate::Never {
-            return Err(requests::is_lead(&self.members.config.name, node));
+            return Err(refusals::is_lead(&self.members.config.name, node));
         }
         self.not_the_target(node)?;
         self.keep(node, |kept| kept.candidate = Some(candidate))
@@ -124,11 +145,14 @@ impl Governor {
     ) -> Result<(), Refusal> {
         let cluster = self.members.config.name.clone();
         if self.members.get(node).is_some() {
-            return Err(requests::is_member(&cluster, node));
+            return Err(refusals::is_member(&cluster, node));
+        }
+        if self.leads(node) {
+            return Err(refusals::is_recorded_lead(&cluster, node));
         }
         let same = |m: &&Member| m.config.host == added.host && m.config.port == added.port;
         if let Some(other) = self.members.nodes.iter().find(same) {
-            return Err(requests::same_address(&cluster, other.name()));
+            return Err(refusals::same_address(&cluster, other.name()));
         }
         let from_file = self.members.config.nodes.iter().find(|n| n.name == *node);
         let config = match from_file {
@@ -139,7 +163,7 @@ impl Governor {
             _ => NodeConfig::at(node, &added.host, added.port, added.priority),
         };
         let Some(config) = config else {
-            return Err(requests::not_kept("the node's settings are incomplete"));
+            return Err(refusals::not_kept("the node's settings are incomplete"));
         };
         let record = NodeRecord {
             membership: match from_file {
@@ -148,8 +172,7 @@ impl Governor {
             },
             ..NodeRecord::default()
         };
-        let kept = self.out.store.keep_node(node.clone(), record.clone()).await;
-        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
+        self.store_node(node, record.clone()).await?;
         let member = Member::new(config, record);
         self.monitors.begin(&self.members.config, &member);
         self.members.nodes.push(member);
@@ -158,11 +181,11 @@ impl Governor {
         Ok(())
     }
 
-    /// The node is no member any more, whatever the file says; what it was is kept, so that the
-    /// same server is known if it is added again.
+    /// The node is no member any more, whatever the file says, also after a restart. ADD NODE takes
+    /// whichever server is there then.
     pub(super) async fn remove_node(&mut self, node: &NodeName) -> Result<RemovedNode, Refusal> {
         if self.leads(node) {
-            return Err(requests::is_lead(&self.members.config.name, node));
+            return Err(refusals::is_lead(&self.members.config.name, node));
         }
         self.not_the_target(node)?;
         self.keep(node, |kept| kept.membership = Membership::Removed)
@@ -178,16 +201,23 @@ impl Governor {
     pub(super) async fn begin_maintenance(&mut self, node: &NodeName) -> Result<(), Refusal> {
         let cluster = self.members.config.name.clone();
         if self.leads(node) {
-            return Err(requests::is_lead(&cluster, node));
+            return Err(refusals::is_lead(&cluster, node));
         }
         self.not_the_target(node)?;
         let others = self.members.nodes.iter().filter(|m| m.name() != node);
+        if self
+            .members
+            .get(node)
+            .is_some_and(|m| m.kept.wanted == Wanted::Fenced)
+        {
+            return Err(refusals::is_fenced(node));
+        }
         let busy = others
             .filter(|m| m.kept.maintenance_since.is_some())
             .map(|m| m.config.name.clone())
             .next();
         if let Some(other) = busy {
-            return Err(requests::in_maintenance(&cluster, &other));
+            return Err(refusals::in_maintenance(&cluster, &other));
         }
         let change = |kept: &mut NodeRecord| {
             // Sessions leave at their safe points; out of service comes after that.
@@ -224,7 +254,7 @@ impl Governor {
         reply: Reply<Vec<NodeName>>,
     ) {
         let Some(member) = self.members.get(node) else {
-            drop(reply.send(Err(requests::no_such_node(node))));
+            drop(reply.send(Err(refusals::no_such_node(node))));
             return;
         };
         let up = |m: &&Member| m.name() != node && m.health.observed() == Observed::Up;
@@ -234,7 +264,7 @@ impl Governor {
         let journal = self.out.journal.clone();
         self.asides.spawn(async move {
             let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
-            let done = done.map_err(|why| requests::not_handed_over(&node.name, &why));
+            let done = done.map_err(|why| refusals::not_handed_over(&node.name, &why));
             if let Ok(followers) = &done {
                 let detail = format!(
                     "{} nodes have all that it wrote: it can be stopped",
@@ -253,9 +283,18 @@ impl Governor {
     }
 
     pub(super) async fn accept_identity(&mut self, node: &NodeName) -> Result<(), Refusal> {
-        let found = self.members.get(node).and_then(|m| m.identity().found);
+        let Some(member) = self.members.get(node) else {
+            return Err(refusals::no_such_node(node));
+        };
+        if self.leads(node) || member.kept.maintenance_since.is_none() {
+            return Err(refusals::not_in_maintenance(node));
+        }
+        let found = member.identity().found;
         self.keep(node, |kept| kept.identity = found.or(kept.identity))
             .await?;
+        if let Some(member) = self.members.get_mut(node) {
+            member.beside_lead = false;
+        }
         self.judge_anew();
         if let Some(member) = self.members.get(node) {
             member.kick.ring();
