@@ -3,16 +3,18 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::governor::Command;
 use super::{Handle, Refusal, SwitchoverRequest, requests};
-use crate::cluster::{ClusterView, NodeView, Observed, Role, Wanted};
+use crate::cluster::{NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, ClusterName, NodeName};
 
 /// How long a node may take to be fit again, and to hand over what it wrote, where the command does
 /// not say.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Something that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +59,7 @@ impl Handle {
         self.ask(&cluster, |reply| Command::BeginMaintenance(named, reply))
             .await?;
         steps.push(Step {
-            name: "maintenance",
+            name: "drain",
             detail: format!("{node} gets no new work"),
         });
         let (named, limit) = (node.clone(), limit.unwrap_or(PATIENCE));
@@ -72,6 +74,9 @@ impl Handle {
                 names => format!("{} has all that {node} wrote", names.join(", ")),
             },
         });
+        let named = node.clone();
+        self.ask(&cluster, |reply| Command::Emptied(named, reply))
+            .await?;
         steps.push(Step {
             name: "safe",
             detail: format!("{node} can be stopped; MAINTENANCE END {node}; when it is back"),
@@ -87,25 +92,23 @@ impl Handle {
         limit: Option<Duration>,
     ) -> Result<Steps, Refusal> {
         let cluster = self.cluster_of(node)?;
-        let named = node.clone();
-        self.ask(&cluster, |reply| Command::AcceptIdentity(named, reply))
-            .await?;
-        let deadline = Instant::now() + limit.unwrap_or(PATIENCE);
-        let Some(mut view) = self.watch(&cluster) else {
-            return Err(requests::no_such_cluster(&cluster));
-        };
-        let fit = |view: &ClusterView| view_of(view, node).is_some_and(is_fit);
-        let waited = timeout_at(deadline, view.wait_for(|view| fit(view)))
-            .await
-            .is_ok_and(|found| found.is_ok());
-        if !waited {
-            let shown = self.views().into_iter().find(|view| view.name == cluster);
-            let why = shown.and_then(|view| Some(why_not(view_of(&view, node)?)));
-            return Err(requests::not_fit(node, &why.unwrap_or_default()));
+        let asked = Instant::now();
+        let deadline = asked + limit.unwrap_or(PATIENCE);
+        loop {
+            let named = node.clone();
+            let missing = self
+                .ask(&cluster, |reply| {
+                    Command::EndMaintenance(named, asked, reply)
+                })
+                .await?;
+            match missing {
+                None => break,
+                Some(why) if Instant::now() >= deadline => {
+                    return Err(requests::not_fit(node, &why));
+                }
+                Some(_) => sleep(POLL).await,
+            }
         }
-        let named = node.clone();
-        self.ask(&cluster, |reply| Command::EndMaintenance(named, reply))
-            .await?;
         Ok(vec![Step {
             name: "ready",
             detail: format!("{node} is up, replicates and has caught up"),
@@ -137,23 +140,6 @@ impl Handle {
     }
 }
 
-fn view_of<'a>(view: &'a ClusterView, node: &NodeName) -> Option<&'a NodeView> {
-    view.nodes.iter().find(|n| n.name == *node)
-}
-
 fn is_fit(node: &NodeView) -> bool {
     node.observed == Observed::Up && node.fence.is_none()
-}
-
-fn why_not(node: &NodeView) -> String {
-    let observed = match node.observed {
-        Observed::Unknown => "not proven yet",
-        Observed::Up => "up",
-        Observed::Down => "down",
-        Observed::Recovering => "recovering",
-    };
-    match node.reason.as_str() {
-        "" => observed.to_owned(),
-        why => format!("{observed}: {why}"),
-    }
 }

@@ -18,6 +18,7 @@ use super::succession::Contender;
 use super::verdict::{Follows, Identity, Nominee, Standing, fence, follower};
 use crate::cluster::{ClusterView, NodeView, Observed, OperationView, Role};
 use crate::config::{Candidate, ClusterConfig, NodeConfig, NodeName};
+use crate::lsn::Lsn;
 
 /// What was seen of a node is of no use for a failover when the lead was seen so much later.
 const TRAIL_AGE_LEAST: Duration = Duration::from_secs(2);
@@ -65,6 +66,8 @@ pub(super) struct Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Trail {
     bytes: u64,
+    /// What it had confirmed then: one that was promoted since reads from nobody any more.
+    confirmed: Option<Lsn>,
     at: Now,
 }
 
@@ -163,6 +166,11 @@ impl Member {
     /// Is it on its way back after it was down?
     pub(super) fn is_returning(&self) -> bool {
         self.away_since.is_some() && self.observed == Observed::Recovering
+    }
+
+    /// Has it told its facts since then?
+    pub(super) fn answered_since(&self, then: Now) -> bool {
+        self.answered_at.is_some_and(|at| at >= then)
     }
 
     /// Which server it is.
@@ -351,30 +359,34 @@ impl Members {
             return;
         };
         let fresh = lead.is_usable_lead() && lead.answered_at == Some(now);
-        let lags: Vec<Option<u64>> = self
+        let trails: Vec<Option<Trail>> = self
             .nodes
             .iter()
             .map(|m| match follows(lead, m) {
-                Follows::Behind(bytes) if fresh => Some(bytes),
+                Follows::Behind(bytes) if fresh => Some(Trail {
+                    bytes,
+                    confirmed: confirmed(lead, m),
+                    at: now,
+                }),
                 _ => None,
             })
             .collect();
-        for (member, lag) in self.nodes.iter_mut().zip(lags) {
+        for (member, trail) in self.nodes.iter_mut().zip(trails) {
             if member.health.observed() != Observed::Up {
                 // It may have lost something, or missed something since.
                 member.trail = None;
-            } else if let Some(bytes) = lag {
-                member.trail = Some(Trail { bytes, at: now });
+            } else if trail.is_some() {
+                member.trail = trail;
             }
         }
     }
 
     /// What was seen of a node when the lead was last seen; what is older tells nothing.
-    fn trail(&self, member: &Member, lead: &Member) -> Option<u64> {
+    fn trail(&self, member: &Member, lead: &Member) -> Option<Trail> {
         let patience = (self.config.monitor_interval * 2).max(TRAIL_AGE_LEAST);
         let trail = member.trail?;
         let age = lead.answered_at?.saturating_sub(trail.at);
-        (age <= patience).then_some(trail.bytes)
+        (age <= patience).then_some(trail)
     }
 
     /// Whoever might take over from the lead.
@@ -391,7 +403,7 @@ impl Members {
             observed: m.health.observed(),
             fence: m.fence.clone(),
             flapping: m.health.is_flapping(self.rules(), now),
-            trail: self.trail(m, lead),
+            trail: self.trail(m, lead).map(|trail| trail.bytes),
             received: m
                 .facts
                 .as_ref()
@@ -445,7 +457,10 @@ impl Members {
         let link = links_between(lead, target).into_iter().next();
         LastSeen {
             lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
-            confirmed: link.as_ref().and_then(|l| l.replay_lsn),
+            confirmed: link
+                .as_ref()
+                .and_then(|l| l.replay_lsn)
+                .or_else(|| self.trail(target, lead)?.confirmed),
             slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
             origin: lead
                 .facts
@@ -539,6 +554,11 @@ fn link_state(from: &Member, to: &Member) -> Option<Follows> {
         Some(link) => Follows::Behind(link.lag_bytes.unwrap_or(0)),
         None => Follows::No,
     })
+}
+
+/// What the member has confirmed to the lead.
+fn confirmed(lead: &Member, member: &Member) -> Option<Lsn> {
+    links_between(lead, member).first()?.replay_lsn
 }
 
 /// What is wrong with it although it is up.

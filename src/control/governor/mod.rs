@@ -60,12 +60,12 @@ pub(super) enum Command {
     RemoveNode(NodeName, Reply<RemovedNode>),
     /// MAINTENANCE BEGIN of a node that does not lead.
     BeginMaintenance(NodeName, Reply<()>),
-    /// Does every other member have what this node wrote?
+    /// Have its sessions ended, and does every other member have what this node wrote?
     HandedOver(NodeName, Duration, Reply<Vec<NodeName>>),
-    /// MAINTENANCE END: whichever server answers there now is the node.
-    AcceptIdentity(NodeName, Reply<()>),
-    /// MAINTENANCE END: it is fit again.
-    EndMaintenance(NodeName, Reply<()>),
+    /// MAINTENANCE BEGIN: nobody needs the node any more.
+    Emptied(NodeName, Reply<()>),
+    /// MAINTENANCE END, said then: done if the node was seen to be fit since. Else why it is not.
+    EndMaintenance(NodeName, Instant, Reply<Option<String>>),
     /// What traffic saw.
     Saw(Fact),
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use super::super::members::Member;
 use super::super::record::{AddedNode, Membership, NodeRecord, wanted_word};
 use super::super::{Refusal, handover, requests};
@@ -184,7 +186,8 @@ impl Governor {
             return Err(requests::in_maintenance(&cluster, &other));
         }
         let change = |kept: &mut NodeRecord| {
-            kept.wanted = Wanted::Maint;
+            // Sessions that read there end at their safe points.
+            kept.wanted = Wanted::Drain;
             kept.maintenance_since.get_or_insert_with(SystemTime::now);
         };
         self.keep(node, change).await?;
@@ -208,25 +211,55 @@ impl Governor {
         let others = self.members.nodes.iter().filter(up);
         let others = others.map(|m| m.config.clone()).collect();
         let (config, node) = (Arc::clone(&self.members.config), member.config.clone());
+        let gates = Arc::clone(&self.out.gates);
+        let deadline = Instant::now() + limit;
         self.asides.spawn(async move {
-            let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
+            let done = async {
+                handover::left(gates.as_ref(), &config.name, &node.name, deadline).await?;
+                Box::pin(handover::everything(&config, &node, others, deadline)).await
+            };
+            let done = done.await;
             let done = done.map_err(|why| requests::not_handed_over(&node.name, &why));
             let _ = reply.send(done);
         });
     }
 
-    pub(super) async fn accept_identity(&mut self, node: &NodeName) -> Result<(), Refusal> {
-        let found = self.members.get(node).and_then(|m| m.identity().found);
-        self.keep(node, |kept| kept.identity = found.or(kept.identity))
-            .await?;
-        self.judge_anew();
-        if let Some(member) = self.members.get(node) {
-            member.kick.ring();
-        }
+    pub(super) async fn emptied(&mut self, node: &NodeName) -> Result<(), Refusal> {
+        self.keep(node, |kept| kept.wanted = Wanted::Maint).await?;
+        let text = "the node can be stopped".to_owned();
+        self.tell(EventKind::MaintenanceSafe, Some(node), true, text);
         Ok(())
     }
 
-    pub(super) async fn end_maintenance(&mut self, node: &NodeName) -> Result<(), Refusal> {
+    /// What was seen before the command may be of the node as it was before it was stopped.
+    pub(super) async fn end_maintenance(
+        &mut self,
+        node: &NodeName,
+        asked: Instant,
+    ) -> Result<Option<String>, Refusal> {
+        let asked = asked.saturating_duration_since(self.process_began);
+        let lead = self.lead_name();
+        let Some(member) = self.members.get(node) else {
+            return Err(requests::no_such_node(node));
+        };
+        let needed = self.members.nodes.iter();
+        let needed = needed.filter(|m| m.name() == node || lead.as_ref() == Some(m.name()));
+        if let Some(unseen) = needed.into_iter().find(|m| !m.answered_since(asked)) {
+            unseen.kick.ring();
+            let (name, why) = (unseen.name(), &unseen.reason);
+            return Ok(Some(format!("\"{name}\" does not answer: {why}")));
+        }
+        let identity = member.identity();
+        if identity.found.is_some() && identity.found != identity.recorded {
+            // An upgrade makes another server of it.
+            self.keep(node, |kept| kept.identity = identity.found)
+                .await?;
+            self.judge_anew();
+        }
+        let unfit = |m: &Member| m.observed != Observed::Up || m.fence.is_some();
+        if let Some(member) = self.members.get(node).filter(|m| unfit(m)) {
+            return Ok(Some(member.reason.clone()));
+        }
         let change = |kept: &mut NodeRecord| {
             kept.wanted = Wanted::Ready;
             kept.maintenance_since = None;
@@ -234,6 +267,6 @@ impl Governor {
         self.keep(node, change).await?;
         let text = "the node is fit again".to_owned();
         self.tell(EventKind::MaintenanceEnded, Some(node), true, text);
-        Ok(())
+        Ok(None)
     }
 }
