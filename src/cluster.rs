@@ -284,6 +284,10 @@ pub struct ClusterView {
     pub lead_reason: String,
     /// The lead before.
     pub previous: Option<NodeName>,
+    /// How clients of the lead are treated: `served`, `held`, `refused`.
+    pub clients: &'static str,
+    /// Why, if they are not served.
+    pub clients_why: String,
     /// Name of the running operation and its phase, e.g. (`switchover`, `drain`).
     pub operation: Option<OperationView>,
     /// Members in configuration order.

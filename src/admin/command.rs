@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use super::ShutdownMode;
 use super::failure::{Failure, probably, shorten};
+use super::members;
 use super::pattern::Captures;
 use super::show::{self, Table};
 use crate::cluster::Wanted;
-use crate::config::{
-    Candidate, ClusterName, DatabaseName, NodeName, OnDrainTimeout, bad_node_name, is_host,
-    parse_time,
-};
+use crate::config::{Candidate, ClusterName, DatabaseName, NodeName, OnDrainTimeout, parse_time};
 use crate::control::{AddedNode, SwitchoverRequest};
 
 /// What a console user may do.
@@ -258,28 +256,28 @@ pub(super) const VERBS: &[Verb] = &[
         privilege: Privilege::Admin,
         tag: "MAINTENANCE",
         help: "take a node out, moving the lead off it first; answers when it is safe to stop it",
-        build: |c| maintenance(c, true),
+        build: |c| members::maintenance(c, true),
     },
     Verb {
         syntax: "MAINTENANCE END node [TIMEOUT '30s']",
         privilege: Privilege::Admin,
         tag: "MAINTENANCE",
         help: "take it back; answers when it is up, replicates and has caught up",
-        build: |c| maintenance(c, false),
+        build: |c| members::maintenance(c, false),
     },
     Verb {
         syntax: "SET NODE node ELIGIBLE|MANUAL|INELIGIBLE",
         privilege: Privilege::Admin,
         tag: "SET NODE",
         help: "whether it may become lead: by itself, only when named, or never",
-        build: set_candidate,
+        build: |c| Ok(members::set_candidate(c)),
     },
     Verb {
         syntax: "ADD NODE node TO cluster HOST 'host' [PORT 'port'] [PRIORITY 'number']",
         privilege: Privilege::Admin,
         tag: "ADD NODE",
         help: "a new member, kept besides the configuration file",
-        build: add_node,
+        build: members::add_node,
     },
     Verb {
         syntax: "REMOVE NODE node",
@@ -355,62 +353,8 @@ fn switchover(captures: &Captures<'_>) -> Result<Command, Failure> {
     })
 }
 
-fn maintenance(captures: &Captures<'_>, begin: bool) -> Result<Command, Failure> {
-    Ok(Command::Maintenance {
-        node: NodeName::new(captures.name("node")),
-        begin,
-        timeout: captures.duration("TIMEOUT")?,
-    })
-}
-
-fn set_candidate(captures: &Captures<'_>) -> Result<Command, Failure> {
-    let candidate = match captures.choice("SET NODE") {
-        Some("ELIGIBLE") => Candidate::Auto,
-        Some("MANUAL") => Candidate::Manual,
-        _ => Candidate::Never,
-    };
-    Ok(Command::SetCandidate {
-        node: NodeName::new(captures.name("node")),
-        candidate,
-    })
-}
-
-fn add_node(captures: &Captures<'_>) -> Result<Command, Failure> {
-    let bad = |what: &str| Failure::new("22023", format!("invalid {what}"));
-    let host = captures.name("ADD NODE TO HOST");
-    let port = captures.optional("PORT").unwrap_or("5432");
-    let priority = captures.optional("PRIORITY").unwrap_or("100");
-    let node = captures.name("node");
-    // The rules of the configuration file hold here too.
-    if let Some(why) = bad_node_name(node) {
-        return Err(bad(&format!("node name \"{}\": {why}", shorten(node))));
-    }
-    if !is_host(host) {
-        return Err(bad(&format!("HOST \"{}\"", shorten(host))));
-    }
-    Ok(Command::AddNode {
-        node: NodeName::new(node),
-        added: AddedNode {
-            cluster: ClusterName::new(captures.name("cluster")),
-            host: host.to_owned(),
-            port: port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-                bad(&format!(
-                    "PORT \"{}\": a number from 1 to 65535",
-                    shorten(port)
-                ))
-            })?,
-            priority: priority.parse().map_err(|_| {
-                bad(&format!(
-                    "PRIORITY \"{}\": a whole number",
-                    shorten(priority)
-                ))
-            })?,
-        },
-    })
-}
-
 impl Captures<'_> {
-    fn duration(&self, key: &str) -> Result<Option<Duration>, Failure> {
+    pub(super) fn duration(&self, key: &str) -> Result<Option<Duration>, Failure> {
         let time = self.optional(key).map(parse_time).transpose();
         time.map_err(|why| Failure::new("22023", format!("invalid {key}: {why}")))
     }

@@ -54,7 +54,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     text: &str,
 ) -> Result<Answer, Stop> {
     let console = session.console;
-    let (pools, control) = (&console.pools, &console.control);
+    let pools = &console.pools;
     if verb.privilege == Privilege::Admin {
         info!(user = %session.login.user, command = text, "console command");
     }
@@ -93,21 +93,33 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         Command::Disable { database, disabled } => pools.disable(database, *disabled)?,
         Command::Reload => return reload(session, verb.tag).await,
         Command::Shutdown(mode) => request(session, Request::Shutdown(*mode))?,
-        Command::SetWanted { node, wanted } => control.set_wanted(node, *wanted).await?,
+        cluster_or_node => return on_cluster(session, verb.tag, cluster_or_node).await,
+    }
+    Ok(Answer::tag(verb.tag))
+}
+
+/// Commands about clusters and their nodes.
+async fn on_cluster<S: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session<'_, S>,
+    tag: &'static str,
+    command: &Command,
+) -> Result<Answer, Stop> {
+    let control = &session.console.control;
+    match command {
         Command::Switchover {
             cluster,
             request,
             dry_run: true,
         } => {
             let report = control.preflight(cluster, request.clone()).await?;
-            return Ok(operation::findings(verb.tag, &report));
+            return Ok(operation::findings(tag, &report));
         }
         Command::Switchover {
             cluster,
             request,
             dry_run: false,
         } => {
-            return switchover(session, verb.tag, cluster, request).await;
+            return switchover(session, tag, cluster, request).await;
         }
         Command::AbortSwitchover(cluster) => control.abort(cluster).await?,
         Command::Failover {
@@ -115,23 +127,25 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             target,
             accept_loss,
         } => {
-            return failover(session, verb.tag, (cluster, target, *accept_loss)).await;
+            return failover(session, tag, (cluster, target, *accept_loss)).await;
         }
+        Command::SetWanted { node, wanted } => control.set_wanted(node, *wanted).await?,
         Command::SetCandidate { node, candidate } => {
             control.set_candidate(node, *candidate).await?;
         }
         Command::AddNode { node, added } => control.add_node(node, added.clone()).await?,
         Command::RemoveNode(node) => {
             let removed = control.remove_node(node).await?;
-            return Ok(operation::advice(verb.tag, removed));
+            return Ok(operation::advice(tag, &removed));
         }
         Command::Maintenance {
             node,
             begin,
             timeout,
-        } => return maintenance(session, verb.tag, (node, *begin), *timeout).await,
+        } => return maintenance(session, tag, (node, *begin), *timeout).await,
+        _ => {}
     }
-    Ok(Answer::tag(verb.tag))
+    Ok(Answer::tag(tag))
 }
 
 /// Waits for a pause that was just begun. Whoever asked for it and is told that it failed must not

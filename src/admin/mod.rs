@@ -12,6 +12,7 @@ mod exec;
 mod extended;
 mod failure;
 mod lex;
+mod members;
 mod operation;
 mod pattern;
 mod plan;

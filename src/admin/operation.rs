@@ -101,7 +101,7 @@ pub(super) fn findings(tag: &'static str, report: &Report) -> Answer {
 }
 
 /// What REMOVE NODE leaves to the operator.
-pub(super) fn advice(tag: &'static str, removed: RemovedNode) -> Answer {
+pub(super) fn advice(tag: &'static str, removed: &RemovedNode) -> Answer {
     let notice = NoticeResponse::notice(
         "the node is no member any more; run what follows on the nodes named, after a look at it",
     );

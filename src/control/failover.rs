@@ -6,7 +6,7 @@ use super::health::Seen;
 use super::monitor::probe;
 use super::node_link::NodeLink;
 use super::preflight::open;
-use super::replication::{Consumer, LinkKind, consumers, has_applied_all, received};
+use super::replication::{Consumer, LinkKind, applied_so_far, consumers, received};
 use super::switchover::{Findings, Promotion};
 use crate::config::{ClusterConfig, NodeConfig, Promote};
 use crate::lsn::Lsn;
@@ -126,6 +126,7 @@ pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
         cleared.warnings.insert(0, warning);
     }
     cleared.findings.lead_answers = lead.is_some();
+    cleared.findings.loss_accepted = given_up;
     cleared.lead = lead;
     Ok(cleared)
 }
@@ -215,7 +216,7 @@ async fn find_consumer(target: &NodeLink, terms: &Terms) -> Result<Option<Consum
     if let Some(consumer) = consumer.as_mut().filter(|c| c.origin.is_none()) {
         consumer.origin.clone_from(&terms.last.origin);
     }
-    has_applied_all(target, consumer.as_ref())
+    applied_so_far(target, consumer.as_ref())
         .await
         .map_err(failed)?;
     Ok(consumer)

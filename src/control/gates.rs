@@ -39,7 +39,7 @@ pub trait Gates: Send + Sync + std::fmt::Debug {
     /// [`Pools::refuse`].
     fn refuse(&self, cluster: &ClusterName, why: &str);
     /// [`Pools::publish_routes`].
-    fn publish_routes(&self, cluster: &ClusterName, routes: Routes);
+    fn publish_routes(&self, cluster: &ClusterName, routes: Routes) -> bool;
     /// [`Pools::drain_status`].
     fn drain_status(&self, cluster: &ClusterName, node: &NodeName) -> DrainStatus;
     /// [`Pools::drain_changes`].
@@ -91,8 +91,8 @@ impl Gates for Pools {
         Self::refuse(self, cluster, why);
     }
 
-    fn publish_routes(&self, cluster: &ClusterName, routes: Routes) {
-        Self::publish_routes(self, cluster, routes);
+    fn publish_routes(&self, cluster: &ClusterName, routes: Routes) -> bool {
+        Self::publish_routes(self, cluster, routes)
     }
 
     fn drain_status(&self, cluster: &ClusterName, node: &NodeName) -> DrainStatus {

@@ -1,44 +1,20 @@
-//! Is a node left by everybody, and has every other member what it wrote? And what the members must forget of a node that is gone.
+//! Has every other member what a node wrote? And what the members must forget of a node that is gone.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::gate_lsn::{self, Captured};
-use super::gates::Gates;
 use super::links::links_between;
-use super::members::{Member, Members};
+use super::member::Member;
+use super::members::Members;
 use super::node_link::NodeLink;
 use super::preflight;
 use super::replication::{Consumer, LinkKind, consumers, of_origin};
-use crate::config::{ClusterConfig, ClusterName, NodeConfig, NodeName};
+use crate::config::{ClusterConfig, NodeConfig, NodeName};
 
 /// Between two questions.
 const POLL: Duration = Duration::from_millis(20);
-
-/// Waits until no session of ours is on the node.
-///
-/// # Errors
-/// Some still are.
-pub(super) async fn left(
-    gates: &dyn Gates,
-    cluster: &ClusterName,
-    node: &NodeName,
-    deadline: Instant,
-) -> Result<(), String> {
-    loop {
-        let sessions = gates.pulse(cluster, node).len();
-        if sessions == 0 {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(format!(
-                "sessions that did not reach a safe point: {sessions}"
-            ));
-        }
-        sleep(POLL).await;
-    }
-}
 
 /// Waits until all of `others` that read from `node` have applied what it has written so far.
 /// Gives their names.
@@ -49,7 +25,7 @@ pub(super) async fn everything(
     config: &ClusterConfig,
     node: &NodeConfig,
     others: Vec<NodeConfig>,
-    deadline: Instant,
+    limit: Duration,
 ) -> Result<Vec<NodeName>, String> {
     let origin = preflight::open(config, node).await?;
     let asked = |e| format!("\"{}\" could not be asked: {e}", node.name);
@@ -59,6 +35,7 @@ pub(super) async fn everything(
         return Ok(Vec::new());
     }
     let captured = gate_lsn::capture(&origin, None).await.map_err(asked)?;
+    let deadline = Instant::now() + limit;
     let mut done = Vec::new();
     for other in others {
         let target = preflight::open(config, &other).await?;

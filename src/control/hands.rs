@@ -1,6 +1,7 @@
 //! The tasks that ask nodes: what each of them does, and how its outcome reads as an answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::coordination::{CommitError, Store};
 use super::driver::Operation;
@@ -10,7 +11,7 @@ use super::node_link::{LinkError, NodeLink};
 use super::preflight::{self, Parties};
 use super::quiesce;
 use super::record::Record;
-use super::replication::{Consumer, LinkKind, has_applied_all};
+use super::replication::{Consumer, LinkKind, Progress, applied_so_far};
 use super::switchover::{Answer, Findings, Kind, Task};
 use crate::pool::DrainStatus;
 
@@ -258,16 +259,19 @@ async fn gate(hands: &Hands) -> Result<Outcome, LinkError> {
     }))
 }
 
-/// Twice in a row: the apply worker may be seen between two messages.
+/// Twice in a row: the apply worker may be seen between two messages, and replay between two
+/// records.
 async fn applied(hands: &Hands) -> Result<Outcome, LinkError> {
     let consumer = hands.consumer.as_deref();
-    let first = has_applied_all(&hands.target, consumer).await?;
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    let second = has_applied_all(&hands.target, consumer).await?;
-    Ok(yes(
-        first && second,
-        "the target still applies what it received",
-    ))
+    let first = applied_so_far(&hands.target, consumer).await?;
+    let pause = match first {
+        Progress::Standing(_) => Duration::from_millis(100),
+        Progress::All | Progress::Moving => Duration::from_millis(20),
+    };
+    tokio::time::sleep(pause).await;
+    let second = applied_so_far(&hands.target, consumer).await?;
+    let ended = first == second && second != Progress::Moving;
+    Ok(yes(ended, "the target still applies what it received"))
 }
 
 /// A refusal by the server is certain; a connection that broke in between is not.

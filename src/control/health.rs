@@ -180,7 +180,7 @@ impl Health {
 
     fn note_logins(&mut self, logins: &Logins, rules: Rules) {
         match logins {
-            Logins::Untried => {}
+            Logins::Untried | Logins::Fail(Seen::Answers) => {}
             Logins::Taken => {
                 self.logins_bad = 0;
                 self.condition = Condition::Well;
@@ -205,7 +205,6 @@ impl Health {
                     self.reason = format!("takes no new logins: {why}");
                 }
             }
-            Logins::Fail(Seen::Answers) => {}
         }
     }
 

@@ -56,10 +56,10 @@ impl fmt::Display for LeadNote {
 }
 
 /// Leaves the note with a node.
-pub(super) async fn leave(node: &NodeLink, note: &LeadNote) -> Result<(), LinkError> {
+pub(super) async fn leave(link: &NodeLink, note: &LeadNote) -> Result<(), LinkError> {
     let text = note.to_string().replace('\'', "''");
     let sql = format!("ALTER ROLE CURRENT_USER SET application_name = '{text}'");
-    node.rows(&sql, &[]).await.map(drop)
+    link.rows(&sql, &[]).await.map(drop)
 }
 
 #[cfg(test)]

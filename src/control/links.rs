@@ -3,7 +3,7 @@
 use super::bdr::BdrSlot;
 use super::facts::{NodeFacts, Sender};
 use super::lag::written;
-use super::members::Member;
+use super::member::Member;
 use super::replication::{Consumer, LinkKind};
 use crate::cluster::{BdrView, LinkView, SlotOwner, SlotView};
 use crate::lsn::Lsn;

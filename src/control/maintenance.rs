@@ -58,25 +58,30 @@ impl Handle {
         let named = node.clone();
         self.ask(&cluster, |reply| Command::BeginMaintenance(named, reply))
             .await?;
+        let named = node.clone();
+        let left = self
+            .ask(&cluster, |reply| Command::Emptied(named, reply))
+            .await?;
+        self.set_wanted(node, Wanted::Maint).await?;
         steps.push(Step {
-            name: "drain",
-            detail: format!("{node} gets no new work"),
+            name: "maintenance",
+            detail: match left {
+                0 => format!("{node} gets no work"),
+                left => format!("{node} gets no work; {left} sessions there were ended"),
+            },
         });
         let (named, limit) = (node.clone(), limit.unwrap_or(PATIENCE));
         let done = self
             .ask(&cluster, |reply| Command::HandedOver(named, limit, reply))
             .await?;
-        let names: Vec<&str> = done.iter().map(NodeName::as_str).collect();
+        let followers: Vec<&str> = done.iter().map(NodeName::as_str).collect();
         steps.push(Step {
             name: "handed over",
-            detail: match names.as_slice() {
+            detail: match followers.as_slice() {
                 [] => format!("nobody reads from {node}"),
-                names => format!("{} has all that {node} wrote", names.join(", ")),
+                followers => format!("{} has all that {node} wrote", followers.join(", ")),
             },
         });
-        let named = node.clone();
-        self.ask(&cluster, |reply| Command::Emptied(named, reply))
-            .await?;
         steps.push(Step {
             name: "safe",
             detail: format!("{node} can be stopped; MAINTENANCE END {node}; when it is back"),

@@ -1,192 +1,22 @@
 //! What the Director knows of a cluster's nodes, and the view that readers get of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::sync::Notify;
-
-use super::facts::NodeFacts;
 use super::failover::LastSeen;
-use super::health::{Condition, Health, Now, Rules};
-use super::lag::Positions;
-use super::lead_note::LeadNote;
-use super::links::{HIDDEN, bdr_view, links, links_between, slots};
+use super::health::{Now, Rules};
+use super::links::{HIDDEN, links, links_between, slots};
+use super::member::{Member, Trail, node_view};
 use super::monitor::Observation;
-use super::record::{Membership, NodeRecord, NodeRecords, Record};
+use super::record::{Membership, NodeRecords, Record};
 use super::succession::Contender;
-use super::verdict::{Follows, Identity, Nominee, Standing, fence, follower};
-use crate::cluster::{ClusterView, NodeView, Observed, OperationView, Role};
-use crate::config::{Candidate, ClusterConfig, NodeConfig, NodeName};
+use super::verdict::{Follows, Nominee, Standing, fence, follower};
+use crate::cluster::{ClusterView, Observed, OperationView};
+use crate::config::{ClusterConfig, NodeConfig, NodeName};
 use crate::lsn::Lsn;
 
 /// What was seen of a node is of no use for a failover when the lead was seen so much later.
 const TRAIL_AGE_LEAST: Duration = Duration::from_secs(2);
-
-/// Asks a node's monitor to look at once.
-#[derive(Debug, Default)]
-pub(super) struct Kick {
-    bell: Notify,
-    logins: AtomicBool,
-}
-
-impl Kick {
-    /// Probe now.
-    pub(super) fn ring(&self) {
-        self.bell.notify_one();
-    }
-
-    /// Probe now, and try a new login too: clients had trouble with theirs.
-    pub(super) fn ring_for_logins(&self) {
-        self.logins.store(true, Ordering::Relaxed);
-        self.bell.notify_one();
-    }
-
-    /// Waits for a ring. Cancel safe.
-    pub(super) async fn rung(&self) {
-        self.bell.notified().await;
-    }
-
-    /// Was a new login asked for since the last call?
-    pub(super) fn take_logins(&self) -> bool {
-        self.logins.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// What operators were told once of a node's state: not each second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Told {
-    /// It does not come back by itself.
-    pub stuck: bool,
-    /// It was down for so long that it may be gone for good.
-    pub permanent: bool,
-}
-
-/// How far behind the lead a node was, and when that was last seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Trail {
-    bytes: u64,
-    /// What it had confirmed then: one that was promoted since reads from nobody any more.
-    confirmed: Option<Lsn>,
-    at: Now,
-}
-
-/// One node.
-#[derive(Debug)]
-pub(super) struct Member {
-    /// From the configuration, or from ADD NODE.
-    pub config: NodeConfig,
-    /// Operators' words, and which server it is.
-    pub kept: NodeRecord,
-    /// By probes alone.
-    pub health: Health,
-    /// What it told last; kept when it goes down.
-    pub facts: Option<NodeFacts>,
-    /// Where its WAL was when.
-    pub positions: Positions,
-    /// With replication taken into account.
-    pub observed: Observed,
-    /// Since when.
-    pub since: SystemTime,
-    /// Why.
-    pub reason: String,
-    /// Why it must not be used, whatever it answers.
-    pub fence: Option<String>,
-    /// When it was found so, on the monotonic clock.
-    pub changed_at: Now,
-    /// What was told of its present state.
-    pub told: Told,
-    /// When it went away, until it is fit again.
-    away_since: Option<Now>,
-    /// When it last told its facts.
-    answered_at: Option<Now>,
-    trail: Option<Trail>,
-    /// Asks its monitor for a probe at once.
-    pub kick: Arc<Kick>,
-}
-
-impl Member {
-    /// Nothing is known yet.
-    pub(super) fn new(config: NodeConfig, kept: NodeRecord) -> Self {
-        Self {
-            config,
-            kept,
-            health: Health::default(),
-            facts: None,
-            positions: Positions::default(),
-            observed: Observed::Unknown,
-            since: SystemTime::now(),
-            reason: String::new(),
-            fence: None,
-            changed_at: Now::ZERO,
-            told: Told::default(),
-            away_since: None,
-            answered_at: None,
-            trail: None,
-            kick: Arc::default(),
-        }
-    }
-
-    /// Its name.
-    pub(super) fn name(&self) -> &NodeName {
-        &self.config.name
-    }
-
-    /// May it become lead? An operator's word overrides the file.
-    pub(super) fn candidate(&self) -> Candidate {
-        self.kept.candidate.unwrap_or(self.config.candidate)
-    }
-
-    /// May it be served as lead?
-    pub(super) fn is_usable_lead(&self) -> bool {
-        let recovery = self.facts.as_ref().is_none_or(|f| f.in_recovery);
-        self.health.observed() == Observed::Up && !recovery && self.fence.is_none()
-    }
-
-    /// Its observed state becomes this. Gives how long it was away, if it is fit again.
-    fn enter(&mut self, observed: Observed, now: Now) -> Option<Duration> {
-        self.observed = observed;
-        self.since = SystemTime::now();
-        self.changed_at = now;
-        self.told = Told::default();
-        match observed {
-            Observed::Down => {
-                let since = self.health.away_since().unwrap_or(now);
-                self.away_since.get_or_insert(since);
-                None
-            }
-            Observed::Up => {
-                let since = self.away_since.take()?;
-                Some(now.saturating_sub(since))
-            }
-            Observed::Recovering | Observed::Unknown => None,
-        }
-    }
-
-    /// Is it on its way back after it was down?
-    pub(super) fn is_returning(&self) -> bool {
-        self.away_since.is_some() && self.observed == Observed::Recovering
-    }
-
-    /// Has it told its facts since then?
-    pub(super) fn answered_since(&self, then: Now) -> bool {
-        self.answered_at.is_some_and(|at| at >= then)
-    }
-
-    /// Which server it is.
-    pub(super) fn identity(&self) -> Identity {
-        Identity {
-            recorded: self.kept.identity,
-            found: self.facts.as_ref().and_then(|f| f.system_identifier),
-            in_recovery: self.facts.as_ref().map(|f| f.in_recovery),
-        }
-    }
-
-    /// What its monitor's role remembers of the lead.
-    pub(super) fn note(&self) -> Option<&LeadNote> {
-        self.facts.as_ref().and_then(|f| f.note.as_ref())
-    }
-}
 
 /// What an observation changed of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -484,41 +314,13 @@ impl Members {
             lead_since: record.map(|r| r.since),
             lead_reason: record.map(|r| r.reason.clone()).unwrap_or_default(),
             previous: record.and_then(|r| r.previous.clone()),
+            clients: "held",
+            clients_why: String::new(),
             operation,
             nodes: self.nodes.iter().map(|m| node_view(m, lead)).collect(),
             links: links(&self.nodes),
             slots: slots(&self.nodes),
         }
-    }
-}
-
-fn node_view(member: &Member, lead: Option<&NodeName>) -> NodeView {
-    let facts = member.facts.as_ref();
-    let role = match member.candidate() {
-        _ if lead == Some(&member.config.name) => Role::Lead,
-        Candidate::Never => Role::Standby,
-        Candidate::Auto | Candidate::Manual => Role::Shadow,
-    };
-    NodeView {
-        name: member.config.name.clone(),
-        host: member.config.host.clone(),
-        port: member.config.port,
-        priority: member.config.priority,
-        candidate: member.candidate(),
-        role,
-        wanted: member.kept.wanted,
-        observed: member.observed,
-        since: member.since,
-        reason: member.reason.clone(),
-        condition: condition_word(member),
-        fence: member.fence.clone(),
-        maintenance_since: member.kept.maintenance_since,
-        server_version: facts.map(|f| f.version),
-        system_identifier: facts.and_then(|f| f.system_identifier),
-        in_recovery: facts.map(|f| f.in_recovery),
-        lsn: facts.and_then(|f| f.lsn),
-        bdr: facts.and_then(bdr_view),
-        probe_us: facts.map(|f| u64::try_from(f.took.as_micros()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -559,19 +361,4 @@ fn link_state(from: &Member, to: &Member) -> Option<Follows> {
 /// What the member has confirmed to the lead.
 fn confirmed(lead: &Member, member: &Member) -> Option<Lsn> {
     links_between(lead, member).first()?.replay_lsn
-}
-
-/// What is wrong with it although it is up.
-fn condition_word(member: &Member) -> &'static str {
-    let read_only = member
-        .facts
-        .as_ref()
-        .is_some_and(|f| f.read_only && !f.in_recovery);
-    match member.health.condition() {
-        Condition::Full => "full",
-        Condition::MonitorRefused => "monitor refused",
-        Condition::LoginsStuck => "logins stuck",
-        Condition::Well if read_only => "read-only",
-        Condition::Well => "",
-    }
 }

@@ -23,6 +23,7 @@ mod lag;
 mod lead_note;
 mod links;
 mod maintenance;
+mod member;
 mod members;
 mod monitor;
 mod node_link;

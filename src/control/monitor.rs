@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::checks;
 use super::facts::{NodeFacts, facts};
 use super::health::{Logins, Seen};
-use super::members::Kick;
+use super::member::Kick;
 use super::node_link::{Deadlines, LinkError, NodeLink};
 use crate::config::{ClusterConfig, NodeConfig, NodeName};
 

@@ -171,6 +171,8 @@ cluster = "c"
             lead_since: None,
             lead_reason: String::new(),
             previous: Some("n2".into()),
+            clients: "served",
+            clients_why: String::new(),
             operation: None,
             nodes: vec![
                 node("n1", "10.0.0.1", 5432),

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::failover::{Accept, Terms};
-use super::members::{Member, Members};
+use super::member::Member;
+use super::members::Members;
 use super::record::{Record, wanted_word};
 use super::switchover::{Kind, Limits, Plan};
 use super::{Refusal, SwitchoverRequest};

@@ -15,6 +15,8 @@ const STREAMING: &str = "streaming";
 pub(super) struct Routing {
     shown: Routes,
     any_missing_since: Option<Instant>,
+    /// Who served what when that was told last.
+    told: Option<String>,
 }
 
 /// How far a node is behind the lead.
@@ -63,10 +65,33 @@ impl Routing {
         self.shown = Routes {
             nodes,
             slowstart: cluster.slowstart,
+            confirm: cluster.monitor_interval,
             undecided: view.nodes.iter().any(is_undecided),
             any_is_hopeless: missing_for.is_some_and(|time| time >= cluster.hold_timeout),
         };
         self.shown.clone()
+    }
+
+    /// Who serves what now, if that was not told yet. How far a node may lag is each database's own
+    /// word, and not in it.
+    pub(super) fn change(&mut self) -> Option<String> {
+        if self.shown.undecided {
+            return None;
+        }
+        let fit = |of: fn(&RouteNode) -> &Standing| {
+            let fit = self.shown.nodes.iter();
+            let fit = fit.filter(|one| one.node.weight > 0 && *of(one) == Standing::Fit);
+            let names: Vec<&str> = fit.map(|one| one.node.name.as_str()).collect();
+            if names.is_empty() {
+                "no node".to_owned()
+            } else {
+                names.join(", ")
+            }
+        };
+        let reads = fit(|one| &one.reads);
+        let now = format!("reads: {reads}; any: {}", fit(|one| &one.writes));
+        let is_new = self.told.as_ref() != Some(&now);
+        is_new.then(|| self.told.insert(now).clone())
     }
 }
 
@@ -247,6 +272,8 @@ mod tests {
             lead_since: None,
             lead_reason: String::new(),
             previous: None,
+            clients: "served",
+            clients_why: String::new(),
             operation: None,
             nodes: vec![
                 node("n1", Role::Lead),
@@ -366,6 +393,25 @@ mod tests {
         assert!(!routes(&mut routing, &view, back).any_is_hopeless);
         view.nodes[1].observed = Observed::Down;
         assert!(!routes(&mut routing, &view, back).any_is_hopeless);
+    }
+
+    #[test]
+    fn a_change_is_told_once_and_not_before_all_is_known() {
+        let mut routing = Routing::default();
+        let (mut view, now) = (view(), Instant::now());
+        let mut change = |view: &ClusterView| {
+            routes(&mut routing, view, now);
+            routing.change()
+        };
+        view.nodes[2].observed = Observed::Unknown;
+        assert_eq!(change(&view), None);
+        view.nodes[2].observed = Observed::Up;
+        assert_eq!(change(&view).as_deref(), Some("reads: n2, n3; any: n1, n2"));
+        view.links[0].lag_bytes = Some(11);
+        assert_eq!(change(&view), None);
+        view.nodes[1].wanted = Wanted::Drain;
+        view.nodes[2].observed = Observed::Down;
+        assert_eq!(change(&view).as_deref(), Some("reads: no node; any: n1"));
     }
 
     #[test]

@@ -42,6 +42,8 @@ fn view(links: Vec<LinkView>) -> ClusterView {
         lead_since: None,
         lead_reason: String::new(),
         previous: None,
+        clients: "served",
+        clients_why: String::new(),
         operation: None,
         nodes: vec![node("a", Observed::Up), node("b", Observed::Up)],
         links,

@@ -195,16 +195,14 @@ impl ClusterGate {
         routes.clone()
     }
 
-    /// First half of a publication (see the module's text). `false`: it is what was there.
-    pub(super) fn set_routes(&self, routes: Routes) -> bool {
+    /// First half of a publication (see the module's text).
+    pub(super) fn set_routes(&self, routes: Routes) {
         let mut shown = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        if shown.as_deref() == Some(&routes) {
-            return false;
+        if shown.as_deref() != Some(&routes) {
+            *shown = Some(Arc::new(routes));
+            drop(shown);
+            self.ring();
         }
-        *shown = Some(Arc::new(routes));
-        drop(shown);
-        self.ring();
-        true
     }
 
     /// How many sessions of `route = "read"` and `route = "any"` the node has.

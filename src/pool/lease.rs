@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::relay::{Meter, OrderCell};
+use crate::cluster::{Fact, Reports};
+use crate::config::NodeName;
+use crate::relay::{Meter, OrderCell, Telltale};
+use crate::wire::error::SqlState;
 
 use super::checkout::{Idle, Pool, State, close_all};
 use super::gate::{Departed, Operator};
@@ -33,6 +36,26 @@ pub(super) struct Leased {
     pub(super) phase: Use,
 }
 
+/// Reports what a server says to its client.
+#[derive(Debug)]
+struct Witness {
+    reports: Reports,
+    node: NodeName,
+    may_write: bool,
+}
+
+impl Telltale for Witness {
+    fn server_said(&self, sqlstate: SqlState) {
+        // To a session that is read-only by its route any node says so.
+        if self.may_write || sqlstate != SqlState::READ_ONLY_SQL_TRANSACTION {
+            self.reports.tell(Fact::ServerSaid {
+                node: self.node.clone(),
+                sqlstate: sqlstate.to_string(),
+            });
+        }
+    }
+}
+
 impl Pool {
     /// Enters a lease into the books.
     pub(super) fn lease(
@@ -41,7 +64,12 @@ impl Pool {
         server: Server,
         request: &Request,
     ) -> Lease {
-        let meter = Arc::new(Meter::new(self.gate.bell()));
+        let telltale = Box::new(Witness {
+            reports: self.shared.reports.clone(),
+            node: server.info.node.name.clone(),
+            may_write: !self.is_read_only(),
+        });
+        let meter = Arc::new(Meter::new(self.gate.bell(), telltale));
         let leased = Leased {
             info: Arc::clone(&server.info),
             client: Arc::clone(&request.client),

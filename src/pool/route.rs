@@ -1,9 +1,9 @@
 //! Which nodes serve `route = "read"` and `route = "any"`: what the control plane publishes of a
 //! cluster, and what that means for one database. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{DatabaseConfig, NodeConfig, NodeName, ReadFallback, Route};
 
@@ -46,6 +46,8 @@ pub struct Routes {
     pub nodes: Vec<RouteNode>,
     /// Of the cluster.
     pub slowstart: Option<Duration>,
+    /// A node that is too far behind for so long loses its sessions: two probes have seen it.
+    pub confirm: Duration,
     /// Some node was not proven either way yet: nobody is refused.
     pub undecided: bool,
     /// Nobody is fit for `route = "any"`, and has not been for so long that clients are refused.
@@ -83,8 +85,11 @@ pub(super) struct Wish<'a> {
     pub(super) config: &'a DatabaseConfig,
     /// Where we stand.
     pub(super) here: Option<&'a str>,
-    pub(super) lagging: &'a BTreeSet<NodeName>,
+    pub(super) lagging: &'a Lagging,
 }
+
+/// Nodes that a database has turned away for their lag, and since when.
+pub(super) type Lagging = BTreeMap<NodeName, Instant>;
 
 impl Routes {
     /// Where newcomers go; `avoid`: who has just not let one in.
@@ -114,9 +119,17 @@ impl Routes {
         }
     }
 
-    /// May those who are on the node stay?
-    pub(super) fn stay(&self, wish: Wish<'_>, name: &NodeName) -> Stay {
-        match self.find(name).map(|one| one.standing(wish)) {
+    /// May those who are on the node stay? One that has just fallen behind may catch up at once: a
+    /// burst of writes must not send everybody away from everywhere.
+    pub(super) fn stay(&self, wish: Wish<'_>, name: &NodeName, now: Instant) -> Stay {
+        let found = self.find(name);
+        let is_followed = found.is_some_and(|one| one.reads == Standing::Fit);
+        let lagging = wish.lagging.get(name);
+        let is_certain = lagging.is_some_and(|since| now - *since >= self.confirm);
+        match found.map(|one| one.standing(wish)) {
+            Some(Standing::Unfit(_)) if wish.route == Route::Read && is_followed && !is_certain => {
+                Stay::Yes
+            }
             Some(Standing::Fit) => Stay::Yes,
             // It has everything; moving them would cost each an error, and gain nothing.
             Some(Standing::Lead) if wish.config.read_fallback == ReadFallback::Lead => Stay::Yes,
@@ -137,27 +150,32 @@ impl Routes {
             .is_some_and(|one| one.reads == Standing::Lead)
     }
 
-    /// Those that are too far behind for reads of a database. One that was turned away comes back
-    /// when it is behind by half the limit at most: at the limit itself it would come and go.
+    /// Those that are too far behind for reads of a database, or nobody knows how far, and since
+    /// when. One that was turned away comes back when it is behind by half the limit at most: at the
+    /// limit itself it would come and go.
     pub(super) fn lagging(
         &self,
         config: &DatabaseConfig,
-        before: &BTreeSet<NodeName>,
-    ) -> BTreeSet<NodeName> {
-        let behind = self.nodes.iter().filter(|one| {
-            let share = if before.contains(&one.node.name) {
+        before: &Lagging,
+        now: Instant,
+    ) -> Lagging {
+        let lags = |one: &&RouteNode| {
+            let share = if before.contains_key(&one.node.name) {
                 2
             } else {
                 1
             };
-            let bytes = one
-                .lag_bytes
-                .is_some_and(|lag| lag > config.read_lag_max / share);
-            let most = config.read_lag_max_time.map(|most| most / share as u32);
-            let time = most.is_some_and(|most| one.lag.is_some_and(|lag| lag > most));
-            bytes || time
-        });
-        behind.map(|one| one.node.name.clone()).collect()
+            one.is_behind(
+                config.read_lag_max / u64::from(share),
+                config.read_lag_max_time.map(|most| most / share),
+            )
+        };
+        let since = |name: &NodeName| before.get(name).copied().unwrap_or(now);
+        let behind = self.nodes.iter().filter(|one| one.reads == Standing::Fit);
+        behind
+            .filter(lags)
+            .map(|one| (one.node.name.clone(), since(&one.node.name)))
+            .collect()
     }
 
     fn find(&self, name: &NodeName) -> Option<&RouteNode> {
@@ -186,13 +204,10 @@ impl RouteNode {
             Route::Lead | Route::Read if self.reads != Standing::Fit => self.reads.clone(),
             Route::Lead | Route::Read => {
                 let config = wish.config;
-                let most = config.read_lag_max;
-                let unknown = self.lag_bytes.is_none()
-                    || config.read_lag_max_time.is_some() && self.lag.is_none();
-                if unknown {
+                if self.lag_bytes.is_none() {
                     Standing::Unfit(Arc::from("is behind the lead by nobody knows how much"))
-                } else if wish.lagging.contains(&self.node.name)
-                    || self.lag_bytes.is_some_and(|lag| lag > most)
+                } else if wish.lagging.contains_key(&self.node.name)
+                    || self.is_behind(config.read_lag_max, config.read_lag_max_time)
                 {
                     Standing::Unfit(Arc::from("is too far behind the lead"))
                 } else {
@@ -200,6 +215,12 @@ impl RouteNode {
                 }
             }
         }
+    }
+
+    /// By more than that, or is it not known?
+    fn is_behind(&self, bytes: u64, time: Option<Duration>) -> bool {
+        let late = |most| self.lag.is_none_or(|lag| lag > most);
+        self.lag_bytes.is_none_or(|lag| lag > bytes) || time.is_some_and(late)
     }
 
     /// As the choice wants it.

@@ -1,19 +1,20 @@
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{RouteNode, Routes, Standing, Stay, Way, Wish};
+use super::{Lagging, RouteNode, Routes, Standing, Stay, Way, Wish};
 use crate::config::{DatabaseConfig, NodeName, Route, check};
 
 const KB: u64 = 1024;
+const CONFIRM: Duration = Duration::from_secs(1);
 
 struct World {
     routes: Routes,
     databases: Vec<Arc<DatabaseConfig>>,
-    lagging: BTreeSet<NodeName>,
+    lagging: Lagging,
+    now: Instant,
     here: Option<&'static str>,
 }
 
@@ -47,10 +48,12 @@ impl World {
                     node(1, Standing::Fit),
                     node(2, Standing::Fit),
                 ],
+                confirm: CONFIRM,
                 ..Routes::default()
             },
             databases: config.databases.values().cloned().collect(),
-            lagging: BTreeSet::new(),
+            lagging: Lagging::new(),
+            now: Instant::now(),
             here: None,
         }
     }
@@ -77,6 +80,11 @@ impl World {
             Way::Wait => "wait".to_owned(),
             Way::Refused(why) => format!("refused: {why}"),
         }
+    }
+
+    fn note_lag(&mut self) {
+        let config = &self.databases[READ];
+        self.lagging = self.routes.lagging(config, &self.lagging, self.now);
     }
 
     fn lose(&mut self, at: usize) {
@@ -151,8 +159,11 @@ fn a_node_without_weight_gets_nobody() {
 #[test]
 fn who_is_there_stays_leaves_or_ends() {
     let mut world = World::new();
-    let stay =
-        |world: &World, database, name: &str| world.routes.stay(world.wish(database), &name.into());
+    let stay = |world: &World, database, name: &str| {
+        world
+            .routes
+            .stay(world.wish(database), &name.into(), world.now)
+    };
     assert_eq!(stay(&world, READ, "n2"), Stay::Yes);
     assert_eq!(stay(&world, READ, "n1"), Stay::Yes, "it has become lead");
     assert_eq!(
@@ -163,6 +174,14 @@ fn who_is_there_stays_leaves_or_ends() {
     assert_eq!(stay(&world, ANY, "n1"), Stay::Yes);
     assert_eq!(stay(&world, READ, "n9"), Stay::End, "it was removed");
     world.routes.nodes[1].lag_bytes = Some(101 * KB);
+    world.note_lag();
+    assert_eq!(world.way(READ, &[]), "n3");
+    assert_eq!(stay(&world, READ, "n2"), Stay::Yes, "a burst");
+    world.now += CONFIRM;
+    world.note_lag();
+    assert_eq!(stay(&world, READ, "n2"), Stay::Leave);
+    world.routes.nodes[1].reads = Standing::Unfit(Arc::from("is drained"));
+    world.note_lag();
     assert_eq!(stay(&world, READ, "n2"), Stay::Leave);
     world.lose(1);
     assert_eq!(stay(&world, READ, "n2"), Stay::End);
@@ -183,7 +202,7 @@ fn a_node_that_was_turned_away_comes_back_at_half_the_limit() {
     let mut world = World::new();
     let mut turned_away = |lag: u64| {
         world.routes.nodes[1].lag_bytes = Some(lag * KB);
-        world.lagging = world.routes.lagging(&world.databases[READ], &world.lagging);
+        world.note_lag();
         world.way(READ, &[]) == "n3"
     };
     let seen = [100, 101, 100, 51, 50, 100, 101].map(&mut turned_away);

@@ -5,7 +5,6 @@
 //! that whoever falls back to the lead comes in through its gate. They are as tight as a hold is
 //! (see `gate.rs`): the routes are changed first, then every pool is locked once.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
@@ -19,14 +18,14 @@ use super::checkout::{Pool, State};
 use super::database::Database;
 use super::gate::{Admission, ClusterState, Operator, lock};
 use super::lease::Use;
-use super::route::{Routes, Stay, Way, Wish};
+use super::route::{Lagging, Routes, Stay, Way, Wish};
 
 /// What a database on a route remembers.
 #[derive(Debug, Default)]
 pub(super) struct RouteMemory {
     turns: Turns,
     /// Turned away for their lag.
-    lagging: BTreeSet<NodeName>,
+    lagging: Lagging,
 }
 
 /// Counts a session on a node while it lives: what least-connections goes by.
@@ -60,19 +59,24 @@ pub(super) enum Entry {
 impl Pools {
     /// Replaces what `route = "read"` and `route = "any"` of a cluster go by. From the return of this
     /// call on nobody is given a server on a node that is not fit; sessions on a node that is lost
-    /// are told to stop now, on one that is only unfit to stop at their safe point.
-    pub fn publish_routes(&self, cluster: &ClusterName, routes: Routes) {
+    /// are told to stop now, on one that is only unfit to stop at their safe point. `true`: there is
+    /// a database that goes by them.
+    pub fn publish_routes(&self, cluster: &ClusterName, routes: Routes) -> bool {
         let Some(gate) = self.gate(cluster) else {
-            return;
+            return false;
         };
-        if !gate.set_routes(routes) {
-            return;
-        }
+        let is_routed = |database: &Arc<Database>| {
+            let config = database.config();
+            config.cluster == *cluster && config.route != Route::Lead
+        };
+        gate.set_routes(routes);
+        // Also when they are what they were: time is a part of it.
         for pool in self.of_cluster(cluster) {
             if pool.is_routed() {
                 pool.review();
             }
         }
+        self.database_list().iter().any(is_routed)
     }
 }
 
@@ -224,7 +228,7 @@ impl Pool {
 
     fn stay(&self, name: &NodeName) -> Stay {
         match self.gate.routes() {
-            Some(routes) => self.with_wish(|wish, _| routes.stay(wish, name)),
+            Some(routes) => self.with_wish(|wish, _| routes.stay(wish, name, Instant::now())),
             None => Stay::Yes,
         }
     }
@@ -233,12 +237,18 @@ impl Pool {
         self.is_read_only() && self.database.config().read_fallback == ReadFallback::Lead
     }
 
-    /// The routes have changed.
+    /// The routes may have changed.
     fn review(&self) {
         if let Some(routes) = self.gate.routes().filter(|_| self.is_read_only()) {
             let config = self.database.config();
             let mut memory = lock(&self.database.route_memory);
-            memory.lagging = routes.lagging(&config, &memory.lagging);
+            let lagging = routes.lagging(&config, &memory.lagging, Instant::now());
+            if lagging != memory.lagging {
+                let nodes: Vec<&str> = lagging.keys().map(NodeName::as_str).collect();
+                let database = &self.key.database;
+                tracing::info!(%database, ?nodes, "nodes too far behind for reads");
+                memory.lagging = lagging;
+            }
         }
         let state = self.lock();
         let sessions = state.leased.values();

@@ -7,6 +7,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{Activity, HoldId};
+use crate::wire::error::SqlState;
+
+/// Errors that say something about the node, and not only about the statement.
+const TELLING: [SqlState; 5] = [
+    SqlState::READ_ONLY_SQL_TRANSACTION,
+    SqlState::DISK_FULL,
+    SqlState::ADMIN_SHUTDOWN,
+    SqlState::CRASH_SHUTDOWN,
+    SqlState::CANNOT_CONNECT_NOW,
+];
+
+/// Hears of errors that are a reason to look at the server's node: 25006, 53100, 57P01, 57P02 and
+/// 57P03.
+pub trait Telltale: std::fmt::Debug + Send + Sync {
+    /// The server said so to its client just now. Must not block.
+    fn server_said(&self, sqlstate: SqlState);
+}
 
 /// Counters and state of one session. One writer: a load and a store need no locked instruction.
 #[derive(Debug)]
@@ -25,6 +42,7 @@ pub struct Meter {
     sent: AtomicU64,
     /// Rung whenever the session parks or goes on.
     bell: Arc<watch::Sender<u64>>,
+    telltale: Box<dyn Telltale>,
 }
 
 /// A reading of the counters.
@@ -46,7 +64,7 @@ pub struct Reading {
 
 impl Meter {
     /// A session that has just been given a server.
-    pub fn new(bell: Arc<watch::Sender<u64>>) -> Self {
+    pub fn new(bell: Arc<watch::Sender<u64>>, telltale: Box<dyn Telltale>) -> Self {
         Self {
             origin: Instant::now(),
             activity: AtomicU8::new(Activity::Idle as u8),
@@ -59,6 +77,7 @@ impl Meter {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             bell,
+            telltale,
         }
     }
 
@@ -105,6 +124,13 @@ impl Meter {
         if self.parked.swap(word, Ordering::AcqRel) != word {
             self.bell
                 .send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// `body`: the part of an `ErrorResponse` that is there.
+    pub(super) fn note_error(&self, body: &[u8]) {
+        if let Some(sqlstate) = SqlState::of_error(body).filter(|code| TELLING.contains(code)) {
+            self.telltale.server_said(sqlstate);
         }
     }
 

@@ -13,7 +13,7 @@ mod pump;
 mod txn;
 
 pub use guard::Guard;
-pub use meter::{Meter, Reading};
+pub use meter::{Meter, Reading, Telltale};
 pub use order::{HoldId, Order, OrderCell, StopReason};
 pub use outcome::{Cause, Leftover, RelayEnd};
 pub use txn::{Activity, InFlight, Txn};
@@ -340,6 +340,9 @@ impl View {
     fn see_server(&mut self, frame: &Frame<'_>, meter: &Meter) {
         self.last_tag = frame.tag;
         if frame.tag != tag::server::READY_FOR_QUERY {
+            if frame.tag == tag::server::ERROR {
+                meter.note_error(frame.head);
+            }
             self.txn.server_sent(frame.tag);
             return;
         }

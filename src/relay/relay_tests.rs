@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +10,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{
-    Cause, HoldId, Leftover, Meter, Order, OrderCell, RelayEnd, Scratch, StopReason, relay,
+    Cause, HoldId, Leftover, Meter, Order, OrderCell, RelayEnd, Scratch, StopReason, Telltale,
+    relay,
 };
 use crate::net::Stream;
+use crate::wire::error::SqlState;
 
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
@@ -23,6 +25,16 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What the telltale heard.
+#[derive(Debug, Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Telltale for Said {
+    fn server_said(&self, sqlstate: SqlState) {
+        self.0.lock().unwrap().push(sqlstate.to_string());
+    }
+}
+
 /// A relay between two sockets that the test holds the other ends of.
 struct Rig {
     client: UnixStream,
@@ -30,6 +42,7 @@ struct Rig {
     order: Arc<OrderCell>,
     meter: Arc<Meter>,
     bell: tokio::sync::watch::Receiver<u64>,
+    said: Said,
     task: JoinHandle<RelayEnd>,
 }
 
@@ -38,9 +51,10 @@ impl Rig {
         let (client, near) = UnixStream::pair().unwrap();
         let (server, far) = UnixStream::pair().unwrap();
         let bell = Arc::new(tokio::sync::watch::Sender::new(0));
+        let said = Said::default();
         let (order, meter) = (
             Arc::new(OrderCell::default()),
-            Arc::new(Meter::new(Arc::clone(&bell))),
+            Arc::new(Meter::new(Arc::clone(&bell), Box::new(said.clone()))),
         );
         let (cell, shown) = (Arc::clone(&order), Arc::clone(&meter));
         let task = tokio::spawn(async move {
@@ -56,6 +70,7 @@ impl Rig {
             order,
             meter,
             bell: bell.subscribe(),
+            said,
             task,
         }
     }
@@ -141,7 +156,7 @@ async fn the_waker_of_whoever_polls_last_is_woken() {
     let (_client, near) = UnixStream::pair().unwrap();
     let (_server, far) = UnixStream::pair().unwrap();
     let order = Arc::new(OrderCell::default());
-    let meter = Meter::new(Arc::default());
+    let meter = Meter::new(Arc::default(), Box::new(Said::default()));
     let (mut near, mut far, scratch) = (Stream::Unix(near), Stream::Unix(far), Scratch::default());
     let mut future = Box::pin(relay(
         (&mut near, &mut far),
@@ -229,4 +244,27 @@ async fn stop_now_does_not_wait_for_an_answer() {
     let end = rig.end().await;
     assert!(matches!(end.cause, Cause::Stopped(StopReason::Failover)));
     assert_eq!(end.server, Leftover::Busy { at_boundary: true });
+}
+
+#[tokio::test]
+async fn errors_that_say_something_about_the_node_are_told() {
+    let error = |code: &str| message(b'E', format!("SERROR\0VERROR\0C{code}\0Mx\0\0").as_bytes());
+    let mut rig = Rig::start(b"");
+    for code in [
+        "53100", "23505", "25006", "57014", "57P01", "57P02", "57P03",
+    ] {
+        rig.pass_up(&message(b'Q', b"select 1\0")).await;
+        rig.pass_down(&error(code)).await;
+        rig.pass_down(READY).await;
+    }
+    // A notice is no error, and neither is a row that looks like one.
+    for tag in *b"ND" {
+        rig.pass_down(&message(tag, b"C53100\0\0")).await;
+    }
+    // What has not come yet is not waited for.
+    let cut = error("53100");
+    rig.pass_down(&cut[..15]).await;
+    rig.pass_down(&cut[15..]).await;
+    let told = ["53100", "25006", "57P01", "57P02", "57P03"];
+    assert_eq!(*rig.said.0.lock().unwrap(), told);
 }

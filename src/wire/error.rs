@@ -57,6 +57,8 @@ sqlstates! {
     SYNTAX_ERROR = b"42601";
     /// `undefined_object`.
     UNDEFINED_OBJECT = b"42704";
+    /// `disk_full`.
+    DISK_FULL = b"53100";
     /// `too_many_connections`.
     TOO_MANY_CONNECTIONS = b"53300";
     /// `configuration_limit_exceeded`.
@@ -90,6 +92,19 @@ impl SqlState {
         code.iter()
             .all(u8::is_ascii_alphanumeric)
             .then_some(Self(code))
+    }
+
+    /// That of an `ErrorResponse` of which only the beginning of the body may be there. The code
+    /// stands in front of the texts, so that a short beginning has it.
+    pub fn of_error(mut body: &[u8]) -> Option<Self> {
+        loop {
+            let (&field, rest) = body.split_first()?;
+            let end = rest.iter().position(|&byte| byte == 0)?;
+            if field == b'C' {
+                return Self::parse(rest.get(..end)?);
+            }
+            body = rest.get(end + 1..)?;
+        }
     }
 
     /// The five characters.
@@ -386,6 +401,24 @@ mod tests {
         let report = Report::parse(body(&out));
         assert!(report.well_formed);
         assert_eq!(report.to_string(), "FATAL 57P01: going down");
+    }
+
+    #[test]
+    fn a_code_is_read_from_the_beginning_of_an_error() {
+        let body = b"SERROR\0VERROR\0C53100\0Mno space\0\0";
+        let code = |body: &[u8]| SqlState::of_error(body).map(|code| code.to_string());
+        for (length, expected) in [
+            (body.len(), Some("53100")),
+            (21, Some("53100")),
+            (20, None),
+            (14, None),
+            (0, None),
+        ] {
+            assert_eq!(code(&body[..length]).as_deref(), expected, "{length}");
+        }
+        assert_eq!(code(b"\0"), None);
+        assert_eq!(code(b"C531\0"), None);
+        assert_eq!(code(b"SERROR\0MC53100\0\0"), None);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(super) const CLUSTERS: &[Col<View>] = &[
     maybe("operation_since", |c| {
         c.operation.as_ref().map(|o| utc(o.since))
     }),
+    text("clients", |c| c.clients.to_owned()),
+    text("why", |c| c.clients_why.clone()),
 ];
 
 pub(super) fn clusters(console: &Console) -> Vec<View> {

@@ -81,6 +81,8 @@ fn a_node_shows_its_lag_behind_the_lead() {
         lead_since: None,
         lead_reason: "initial".to_owned(),
         previous: None,
+        clients: "served",
+        clients_why: String::new(),
         operation: None,
         nodes: vec![node("n2")],
         links: vec![link("n3", 1), link("n1", 4096)],

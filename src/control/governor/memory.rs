@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::super::coordination::CommitError;
 use super::super::lead_note::{self, LeadNote};
-use super::super::members::Member;
+use super::super::member::Member;
 use super::super::preflight;
 use super::super::record::Record;
 use super::super::verdict::first_lead;
@@ -184,17 +184,18 @@ impl Governor {
         if !self.members.config.lead_note || early || self.memory.doubt.is_some() {
             return;
         }
-        let note = LeadNote::of(record);
-        for member in self.members.nodes.iter().filter(|m| takes_note(m, &note)) {
+        let decision = LeadNote::of(record);
+        let takers = self.members.nodes.iter();
+        for member in takers.filter(|m| takes_note(m, &decision)) {
             let name = member.config.name.clone();
             if !self.memory.writing.insert(name.clone()) {
                 continue;
             }
             let (config, node) = (Arc::clone(&self.members.config), member.config.clone());
-            let note = note.clone();
+            let decision = decision.clone();
             self.memory.writers.spawn(async move {
                 let written = match Box::pin(preflight::open(&config, &node)).await {
-                    Ok(link) => lead_note::leave(&link, &note)
+                    Ok(link) => lead_note::leave(&link, &decision)
                         .await
                         .map_err(|e| e.to_string()),
                     Err(why) => Err(why),

@@ -60,10 +60,10 @@ pub(super) enum Command {
     RemoveNode(NodeName, Reply<RemovedNode>),
     /// MAINTENANCE BEGIN of a node that does not lead.
     BeginMaintenance(NodeName, Reply<()>),
-    /// Have its sessions ended, and does every other member have what this node wrote?
+    /// Have all sessions left this node? The answer is how many have not within `drain_timeout`.
+    Emptied(NodeName, Reply<usize>),
+    /// Does every other member have what this node wrote?
     HandedOver(NodeName, Duration, Reply<Vec<NodeName>>),
-    /// MAINTENANCE BEGIN: nobody needs the node any more.
-    Emptied(NodeName, Reply<()>),
     /// MAINTENANCE END, said then: done if the node was seen to be fit since. Else why it is not.
     EndMaintenance(NodeName, Instant, Reply<Option<String>>),
     /// What traffic saw.
@@ -214,13 +214,9 @@ impl Governor {
             let report = running.progress.borrow().clone();
             self.out.operation.send_replace(Some(report));
         }
-        let view = self.members.view(self.record.as_ref(), operation);
-        let config = &self.members.config;
-        let nodes = self.members.nodes.iter().map(|member| &member.config);
-        let routes = self
-            .routing
-            .routes(&view, config, nodes, Instant::now().into_std());
-        self.out.gates.publish_routes(&config.name, routes);
+        let mut view = self.members.view(self.record.as_ref(), operation);
+        (view.clients, view.clients_why) = self.treatment();
+        self.publish_routes(&view);
         self.out.view.send_if_modified(|shown| {
             let modified = **shown != view;
             if modified {
@@ -228,6 +224,19 @@ impl Governor {
             }
             modified
         });
+    }
+
+    fn publish_routes(&mut self, view: &ClusterView) {
+        let config = &self.members.config;
+        let nodes = self.members.nodes.iter().map(|member| &member.config);
+        let now = Instant::now().into_std();
+        let routes = self.routing.routes(view, config, nodes, now);
+        let concerns_somebody = self.out.gates.publish_routes(&config.name, routes);
+        if let Some(change) = self.routing.change()
+            && concerns_somebody
+        {
+            self.tell(EventKind::RouteChanged, None, true, change);
+        }
     }
 
     fn tell(&self, kind: EventKind, node: Option<&NodeName>, success: bool, detail: String) {

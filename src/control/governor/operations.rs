@@ -46,6 +46,7 @@ impl Governor {
                 }
             }
             Command::Abort(reply) => self.abort(reply),
+            Command::Emptied(node, reply) => self.wait_until_empty(&node, reply),
             Command::HandedOver(node, limit, reply) => self.hand_over(&node, limit, reply),
             Command::Saw(fact) => self.saw(&fact),
             other => self.change_nodes(other).await,
@@ -73,10 +74,6 @@ impl Governor {
             }
             Command::BeginMaintenance(node, reply) => {
                 let result = self.begin_maintenance(&node).await;
-                self.answer(reply, result);
-            }
-            Command::Emptied(node, reply) => {
-                let result = self.emptied(&node).await;
                 self.answer(reply, result);
             }
             Command::EndMaintenance(node, asked, reply) => {
@@ -155,7 +152,7 @@ impl Governor {
         if let Some(lead) = self.members.get(&operation.plan.from)
             && !lead.is_usable_lead()
         {
-            text.push_str(&format!("; lead \"{}\": {}", lead.name(), lead.reason));
+            text.extend(["; lead \"", lead.name().as_str(), "\": ", &lead.reason]);
         }
         self.tell(EventKind::OperationStarted, Some(&report.to), true, text);
         let (progress_sender, progress) = watch::channel(report);

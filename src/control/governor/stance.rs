@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::super::Outcome;
 use super::super::gates::Opening;
-use super::super::members::Member;
+use super::super::member::Member;
 use super::super::verdict::{Stance, stance};
 use super::Governor;
 use crate::config::EventKind;
@@ -103,6 +104,39 @@ impl Governor {
         };
         self.tell(kind, self.lead_name().as_ref(), success, detail);
         self.gate = next;
+    }
+
+    /// How clients are treated now, and why if they are not served.
+    pub(super) fn treatment(&self) -> (&'static str, String) {
+        if let Some(running) = &self.running {
+            let phase = running.progress.borrow().outcome.clone();
+            let open = matches!(
+                phase,
+                Outcome::Running {
+                    phase: "preflight" | "prewarm"
+                }
+            );
+            if !open {
+                return ("held", format!("{} in progress", running.view.kind));
+            }
+        }
+        match self.gate {
+            GateState::Open => ("served", String::new()),
+            GateState::Closed | GateState::Held => ("held", self.why_not_served()),
+            GateState::Refusing => ("refused", self.why_not_served()),
+        }
+    }
+
+    fn why_not_served(&self) -> String {
+        let lead = self.record.as_ref().and_then(|r| self.members.get(&r.node));
+        match (self.memory.doubt(), lead) {
+            (Some(why), _) => why.to_owned(),
+            (None, None) => self.no_lead(),
+            (None, Some(lead)) if lead.reason.is_empty() => {
+                format!("lead \"{}\" is not proven up", lead.name())
+            }
+            (None, Some(lead)) => format!("lead \"{}\": {}", lead.name(), lead.reason),
+        }
     }
 
     fn open_at_the_lead(&self) -> bool {

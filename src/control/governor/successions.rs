@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::driver::Operation;
 use super::super::failover::Accept;
-use super::super::members::Member;
+use super::super::member::Member;
 use super::super::requests;
 use super::super::succession::{LeadState, Policy, Succession, succession};
 use super::Governor;

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::super::members::Member;
+use super::super::events::News;
+use super::super::member::Member;
 use super::super::record::{AddedNode, Membership, NodeRecord, wanted_word};
 use super::super::{Refusal, handover, requests};
 use super::{Governor, RemovedNode, Reply};
 use crate::cluster::{Observed, Wanted};
 use crate::config::{Candidate, EventKind, NodeConfig, NodeName};
+
+/// Between two looks at whether a node is empty.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Governor {
     /// The server that first answers at a node's address is that node from then on.
@@ -186,7 +190,7 @@ impl Governor {
             return Err(requests::in_maintenance(&cluster, &other));
         }
         let change = |kept: &mut NodeRecord| {
-            // Sessions that read there end at their safe points.
+            // Sessions leave at their safe points; out of service comes after that.
             kept.wanted = Wanted::Drain;
             kept.maintenance_since.get_or_insert_with(SystemTime::now);
         };
@@ -194,6 +198,22 @@ impl Governor {
         let text = "no new work for the node".to_owned();
         self.tell(EventKind::MaintenanceBegun, Some(node), true, text);
         Ok(())
+    }
+
+    /// Asked beside the decisions: sessions take the time that they take.
+    pub(super) fn wait_until_empty(&mut self, node: &NodeName, reply: Reply<usize>) {
+        let (gates, node) = (Arc::clone(&self.out.gates), node.clone());
+        let deadline = Instant::now() + self.members.config.drain_timeout;
+        self.asides.spawn(async move {
+            let left = loop {
+                let left = gates.backend_pids(&node).len();
+                if left == 0 || Instant::now() >= deadline {
+                    break left;
+                }
+                sleep(LOOK_AGAIN).await;
+            };
+            let _ = reply.send(Ok(left));
+        });
     }
 
     /// Asked beside the decisions: it may take as long as replication takes.
@@ -211,24 +231,25 @@ impl Governor {
         let others = self.members.nodes.iter().filter(up);
         let others = others.map(|m| m.config.clone()).collect();
         let (config, node) = (Arc::clone(&self.members.config), member.config.clone());
-        let gates = Arc::clone(&self.out.gates);
-        let deadline = Instant::now() + limit;
+        let journal = self.out.journal.clone();
         self.asides.spawn(async move {
-            let done = async {
-                handover::left(gates.as_ref(), &config.name, &node.name, deadline).await?;
-                Box::pin(handover::everything(&config, &node, others, deadline)).await
-            };
-            let done = done.await;
+            let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
             let done = done.map_err(|why| requests::not_handed_over(&node.name, &why));
+            if let Ok(followers) = &done {
+                let detail = format!(
+                    "{} nodes have all that it wrote: it can be stopped",
+                    followers.len()
+                );
+                journal.tell(News {
+                    cluster: Some(config.name.clone()),
+                    node: Some(node.name.clone()),
+                    kind: EventKind::MaintenanceSafe,
+                    success: true,
+                    detail,
+                });
+            }
             let _ = reply.send(done);
         });
-    }
-
-    pub(super) async fn emptied(&mut self, node: &NodeName) -> Result<(), Refusal> {
-        self.keep(node, |kept| kept.wanted = Wanted::Maint).await?;
-        let text = "the node can be stopped".to_owned();
-        self.tell(EventKind::MaintenanceSafe, Some(node), true, text);
-        Ok(())
     }
 
     /// What was seen before the command may be of the node as it was before it was stopped.
@@ -242,22 +263,25 @@ impl Governor {
         let Some(member) = self.members.get(node) else {
             return Err(requests::no_such_node(node));
         };
-        let needed = self.members.nodes.iter();
-        let needed = needed.filter(|m| m.name() == node || lead.as_ref() == Some(m.name()));
-        if let Some(unseen) = needed.into_iter().find(|m| !m.answered_since(asked)) {
+        let mut needed = self.members.nodes.iter();
+        let unseen = needed.find(|m| {
+            let needed = m.name() == node || lead.as_ref() == Some(m.name());
+            needed && !m.answered_since(asked)
+        });
+        if let Some(unseen) = unseen {
             unseen.kick.ring();
             let (name, why) = (unseen.name(), &unseen.reason);
             return Ok(Some(format!("\"{name}\" does not answer: {why}")));
         }
         let identity = member.identity();
         if identity.found.is_some() && identity.found != identity.recorded {
-            // An upgrade makes another server of it.
+            // Whichever server answers there is the node: an upgrade makes a new one.
             self.keep(node, |kept| kept.identity = identity.found)
                 .await?;
             self.judge_anew();
         }
-        let unfit = |m: &Member| m.observed != Observed::Up || m.fence.is_some();
-        if let Some(member) = self.members.get(node).filter(|m| unfit(m)) {
+        let unfit = |m: &&Member| m.observed != Observed::Up || m.fence.is_some();
+        if let Some(member) = self.members.get(node).filter(unfit) {
             return Ok(Some(member.reason.clone()));
         }
         let change = |kept: &mut NodeRecord| {

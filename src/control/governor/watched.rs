@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::super::driver::Message;
 use super::super::health::Condition;
-use super::super::members::{Member, Members, NodeChange};
+use super::super::member::Member;
+use super::super::members::{Members, NodeChange};
 use super::super::monitor::{self, Observation};
 use super::Governor;
 use crate::cluster::{Fact, Observed};

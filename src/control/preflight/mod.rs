@@ -119,6 +119,7 @@ fn findings(pair: &Pair, config: &ClusterConfig) -> Findings {
             (true, Promote::PgPromote) => Promotion::Sent,
         },
         lead_answers: true,
+        loss_accepted: false,
     }
 }
 

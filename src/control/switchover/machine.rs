@@ -25,7 +25,7 @@ pub struct Machine {
     again: Now,
     nudge_at: Option<Now>,
     last_ticket: u64,
-    findings: Findings,
+    pub(super) findings: Findings,
     /// Blockers were cancelled or terminated already.
     pub(super) forced: bool,
     held: bool,

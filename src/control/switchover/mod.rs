@@ -184,6 +184,8 @@ pub struct Findings {
     pub promote: Promotion,
     /// Failover: the lead still answers, so its backends can be checked.
     pub lead_answers: bool,
+    /// Failover: a target that does not end applying is taken all the same.
+    pub loss_accepted: bool,
 }
 
 /// How a target becomes writable.

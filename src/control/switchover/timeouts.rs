@@ -21,6 +21,15 @@ impl Machine {
                 self.out = None;
                 self.advance(now);
             }
+            // The operator has said that loss is accepted: then apply that stands still is one.
+            Task::Applied if self.findings.loss_accepted => {
+                actions.push(Action::Warn(format!(
+                    "\"{}\" had not applied all that it received: {}",
+                    self.plan.to, self.waiting_for
+                )));
+                self.out = None;
+                self.advance(now);
+            }
             Task::Open | Task::Hold => self.deadline = now + self.plan.limits.retry,
             _ if self.committed => self.overdue(now, actions),
             _ => {

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::harness::client::{APP, DATABASE, connect, simple};
+use crate::harness::client::{APP, DATABASE, MONITOR, connect, simple};
 use crate::harness::eventually;
 use crate::harness::layout::{Cluster, Layout};
 use crate::harness::ledger::{self, Verdict, Work, Workload, WorkloadSpec, check_copies};
@@ -194,6 +194,12 @@ pub(crate) async fn timed(proxy: &Proxy, sql: &str) -> (Said, Duration) {
     let began = Instant::now();
     let said = start_console(proxy, ADMIN, sql).said().await;
     (said, began.elapsed())
+}
+
+/// For `promote = "pg_promote"`.
+pub(crate) fn may_promote() -> String {
+    let monitor = MONITOR.user;
+    format!("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {monitor};")
 }
 
 /// Nothing was noticed but what was done to the servers.

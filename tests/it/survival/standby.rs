@@ -1,7 +1,7 @@
 //! Standbys: never lead by themselves, made eligible by an operator, and kept away from clients when
 //! they were promoted behind our back.
 
-use super::{FAST, READ, Scene, SceneSpec, leads, quiet, refuses, served_by, told};
+use super::{FAST, READ, Scene, SceneSpec, leads, may_promote, quiet, refuses, served_by, told};
 use crate::harness::eventually;
 use crate::harness::ledger::{Nature, rows_written_by};
 use crate::harness::pair::Kind;
@@ -51,8 +51,7 @@ async fn a_standby_never_leads_until_an_operator_makes_it_eligible() {
 async fn a_standby_that_somebody_promoted_gets_no_clients() {
     let cluster = format!("{FAST}promote = \"pg_promote\"\n");
     let mut spec = SceneSpec::new(Kind::Physical, &["n1", "n2"], &cluster);
-    // Its read traffic goes to n2 at first.
-    spec.writers = 4;
+    spec.mesh.schema.push_str(&may_promote());
     let mut scene = Scene::start(spec).await;
     scene.ready("n2").await;
     eventually("reads go to n2", async || {
