@@ -72,8 +72,9 @@ async fn a_node_lost_for_good_is_removed_and_another_one_takes_its_place() {
 async fn a_third_node_joins(scene: &mut Scene) {
     scene.mesh.add(Kind::Native.node("n5")).await;
     let newcomer = scene.mesh.node("n5").connect(DATABASE).await;
+    // Its copy of the rows waits.
     newcomer
-        .batch_execute("BEGIN; LOCK TABLE ledger")
+        .batch_execute("BEGIN; LOCK TABLE ledger IN SHARE MODE")
         .await
         .unwrap();
     scene.mesh.link("n2", "n5", Rows::Copy).await;

@@ -131,7 +131,7 @@ async fn maintenance_is_refused_or_given_up_where_it_would_hurt() {
     scene.ready(&on).await;
     let stall = scene.mesh.lab().stall_apply(other).await;
     scene
-        .console(&began)
+        .console(&begin)
         .await
         .refused(&["55000", "not safe to stop"]);
     stall.end().await;
