@@ -100,8 +100,16 @@ const SENDERS: &str = "SELECT s.slot_name::text, s.slot_type, s.plugin::text, s.
     FROM pg_replication_slots s FULL JOIN pg_stat_replication r ON r.pid = s.active_pid \
     ORDER BY 1 LIMIT 200";
 
-/// Asks all of it, on one connection.
-pub(super) async fn facts(link: &NodeLink, config: &ClusterConfig) -> Result<NodeFacts, LinkError> {
+/// What a node told, and whether the connection may be used again.
+pub(super) struct Told {
+    /// The facts.
+    pub facts: NodeFacts,
+    /// A question about replication was not answered: what comes now would be its answer.
+    pub spoilt: bool,
+}
+
+/// Asks all of it, on one connection. Only the first question says whether the node lives.
+pub(super) async fn facts(link: &NodeLink, config: &ClusterConfig) -> Result<Told, LinkError> {
     let began = Instant::now();
     let row = link.row(STATE, &[]).await?;
     let took = began.elapsed();
@@ -120,13 +128,12 @@ pub(super) async fn facts(link: &NodeLink, config: &ClusterConfig) -> Result<Nod
     };
     // What a role may not see, and what an extension does not answer, costs the view a link, not
     // the node its health.
+    let mut spoilt = false;
     if let Err(error) = replication(link, config, &mut facts).await {
-        if error.is_fatal() {
-            return Err(error);
-        }
+        spoilt = error.is_fatal();
         tracing::debug!(%error, "replication is not told");
     }
-    Ok(facts)
+    Ok(Told { facts, spoilt })
 }
 
 async fn replication(

@@ -102,6 +102,8 @@ enum LastWord {
     Answers(Arc<NodeLink>),
     /// It is alive, but does not let us in: why.
     Alive(String),
+    /// It answers, but a check of the operator's says no: why.
+    Unfit(Arc<NodeLink>, String),
 }
 
 /// Runs all checks. The lead is asked a last time while the target is looked at.
@@ -109,10 +111,19 @@ pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
     let (word, checked) = tokio::join!(Box::pin(last_word(terms)), Box::pin(check_target(terms)));
     let from = &terms.from.name;
     let given_up = terms.accept == Accept::Anything;
+    let mut unfit = None;
     let (lead, alive) = match word {
         LastWord::Silence => (None, None),
         LastWord::Answers(link) => (Some(link), Some(format!("lead \"{from}\" answers"))),
         LastWord::Alive(why) => (None, Some(format!("lead \"{from}\" is alive: {why}"))),
+        LastWord::Unfit(link, why) => {
+            let text = format!("lead \"{from}\" answers, but {why}");
+            // The check is the operator's word: an automatic failover acts by it, and sees to it
+            // that what still runs there ends.
+            let alive = (terms.accept == Accept::Nothing).then(|| text.clone());
+            unfit = Some(text);
+            (Some(link), alive)
+        }
     };
     if let Some(why) = alive.clone().filter(|_| !given_up) {
         return Err(Refused {
@@ -121,7 +132,7 @@ pub(super) async fn preflight(terms: &Terms) -> Result<Cleared, Refused> {
         });
     }
     let mut cleared = checked?;
-    if let Some(alive) = alive {
+    if let Some(alive) = alive.or(unfit) {
         let warning = format!("{alive}, and may be written by others");
         cleared.warnings.insert(0, warning);
     }
@@ -144,6 +155,12 @@ async fn last_word(terms: &Terms) -> LastWord {
         let observation = Box::pin(probe(&terms.config, &terms.from, &mut link)).await;
         match (observation.seen, link) {
             (Seen::Answers, Some(link)) => return LastWord::Answers(Arc::new(link)),
+            (Seen::Answers, None) => {
+                word = LastWord::Alive("it answers slowly".to_owned());
+            }
+            (Seen::Fails(why), Some(link)) if observation.facts.is_some() => {
+                word = LastWord::Unfit(Arc::new(link), why);
+            }
             (Seen::Declines(_, why), _) => word = LastWord::Alive(why),
             _ => {}
         }

@@ -18,17 +18,21 @@ pub(super) struct LeadNote {
     pub epoch: Epoch,
     /// The lead.
     pub lead: NodeName,
+    /// `system_identifier` of the server that it was left with: roles are copied from server to
+    /// server, and a copy says nothing of this one.
+    pub server: u64,
 }
 
 const HEAD: &str = "application_name=pgsluice lead ";
 
 impl LeadNote {
-    /// The note of a decision.
-    pub(super) fn of(record: &Record) -> Self {
+    /// The note of a decision, for a server.
+    pub(super) fn of(record: &Record, server: u64) -> Self {
         Self {
             cluster: record.cluster.clone(),
             epoch: record.epoch,
             lead: record.node.clone(),
+            server,
         }
     }
 
@@ -39,6 +43,7 @@ impl LeadNote {
             epoch: Epoch(words.next()?.parse().ok()?),
             lead: NodeName::new(words.next()?),
             cluster: ClusterName::new(words.next()?),
+            server: words.next()?.parse().ok()?,
         };
         words.next().is_none().then_some(note)
     }
@@ -47,11 +52,13 @@ impl LeadNote {
 /// The value of the setting. Names have letters, digits, hyphens and underscores only.
 impl fmt::Display for LeadNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "pgsluice lead {} {} {}",
-            self.epoch, self.lead, self.cluster
-        )
+        let Self {
+            cluster,
+            epoch,
+            lead,
+            server,
+        } = self;
+        write!(f, "pgsluice lead {epoch} {lead} {cluster} {server}")
     }
 }
 
@@ -73,6 +80,7 @@ mod tests {
             cluster: "dc_a".into(),
             epoch: Epoch(7),
             lead: "n-2".into(),
+            server: u64::MAX,
         };
         let entry = format!("application_name={note}");
         assert_eq!(LeadNote::parse(&entry), Some(note));
@@ -80,10 +88,12 @@ mod tests {
             "",
             "application_name=psql",
             "application_name=pgsluice lead",
-            "application_name=pgsluice lead x n2 dc_a",
+            "application_name=pgsluice lead x n2 dc_a 1",
             "application_name=pgsluice lead 7 n2",
-            "application_name=pgsluice lead 7 n2 dc_a and more",
-            "search_path=pgsluice lead 7 n2 dc_a",
+            "application_name=pgsluice lead 7 n2 dc_a",
+            "application_name=pgsluice lead 7 n2 dc_a x",
+            "application_name=pgsluice lead 7 n2 dc_a 1 and more",
+            "search_path=pgsluice lead 7 n2 dc_a 1",
         ] {
             assert_eq!(LeadNote::parse(foreign), None, "{foreign}");
         }

@@ -57,8 +57,9 @@ fn link_view(
 ) -> LinkView {
     let logical = consumer.kind != LinkKind::Physical;
     let replay = match to.facts.as_ref() {
-        // A standby's own word, while the origin does not hear from it.
-        Some(facts) if !logical && sender.replay.is_none() => facts.lsn,
+        // A standby's own word, while the origin does not hear from it; and always without a slot,
+        // when the row may be another standby's.
+        Some(facts) if !logical && (sender.replay.is_none() || sender.slot.is_none()) => facts.lsn,
         _ => sender.replay,
     };
     LinkView {

@@ -38,6 +38,10 @@ impl Handle {
     ) -> Result<Steps, Refusal> {
         let cluster = self.cluster_of(node)?;
         let mut steps = Steps::new();
+        // Before the lead is moved for it.
+        if let Some(other) = self.in_maintenance(&cluster, node) {
+            return Err(requests::in_maintenance(&cluster, &other));
+        }
         if self.leads(&cluster, node) {
             let target = self.successor(&cluster, node)?;
             let request = SwitchoverRequest {
@@ -118,6 +122,14 @@ impl Handle {
             name: "ready",
             detail: format!("{node} is up, replicates and has caught up"),
         }])
+    }
+
+    fn in_maintenance(&self, cluster: &ClusterName, but: &NodeName) -> Option<NodeName> {
+        let views = self.views();
+        let view = views.iter().find(|view| view.name == *cluster)?;
+        let mut others = view.nodes.iter().filter(|n| n.name != *but);
+        let found = others.find(|n| n.maintenance_since.is_some())?;
+        Some(found.name.clone())
     }
 
     fn leads(&self, cluster: &ClusterName, node: &NodeName) -> bool {

@@ -56,6 +56,15 @@ pub(super) struct Told {
     pub permanent: bool,
 }
 
+/// When a node was asked for its facts, and when it had told them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// What happened later they do not know.
+    pub asked_at: Now,
+    /// Then they were taken in.
+    pub heard_at: Now,
+}
+
 /// How far behind the lead a node was, and when that was last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Trail {
@@ -94,8 +103,13 @@ pub(super) struct Member {
     pub told: Told,
     /// When it went away, until it is fit again.
     away_since: Option<Now>,
-    /// When it last told its facts.
-    pub answered_at: Option<Now>,
+    /// How old its facts are.
+    pub facts_age: Option<Facts>,
+    /// When it was first seen to take writes, if it has since then.
+    pub primary_since: Option<Now>,
+    /// It was found to take writes beside the lead: until it is a standby again, or an operator has
+    /// said READY, it is not one of us.
+    pub beside_lead: bool,
     /// How far it was behind the lead, while that could be seen.
     pub trail: Option<Trail>,
     /// Asks its monitor for a probe at once.
@@ -118,7 +132,9 @@ impl Member {
             changed_at: Now::ZERO,
             told: Told::default(),
             away_since: None,
-            answered_at: None,
+            facts_age: None,
+            primary_since: None,
+            beside_lead: false,
             trail: None,
             kick: Arc::default(),
         }
@@ -160,6 +176,18 @@ impl Member {
         }
     }
 
+    /// Takes in what it told.
+    pub(super) fn note_facts(&mut self, facts: NodeFacts, age: Facts) {
+        if facts.in_recovery {
+            self.primary_since = None;
+            self.beside_lead = false;
+        } else {
+            self.primary_since.get_or_insert(age.heard_at);
+        }
+        self.facts = Some(facts);
+        self.facts_age = Some(age);
+    }
+
     /// Is it on its way back after it was down?
     pub(super) fn is_returning(&self) -> bool {
         self.away_since.is_some() && self.observed == Observed::Recovering
@@ -167,7 +195,7 @@ impl Member {
 
     /// Has it told its facts since then?
     pub(super) fn answered_since(&self, then: Now) -> bool {
-        self.answered_at.is_some_and(|at| at >= then)
+        self.facts_age.is_some_and(|facts| facts.asked_at >= then)
     }
 
     /// Which server it is.
@@ -179,9 +207,18 @@ impl Member {
         }
     }
 
-    /// What its monitor's role remembers of the lead.
+    /// What its monitor's role remembers of the lead, if the note is this server's own.
     pub(super) fn note(&self) -> Option<&LeadNote> {
-        self.facts.as_ref().and_then(|f| f.note.as_ref())
+        let facts = self.facts.as_ref()?;
+        let own = |note: &&LeadNote| Some(note.server) == facts.system_identifier;
+        facts.note.as_ref().filter(own)
+    }
+
+    /// Was it heard, or is there no hope of it just now? One that was not may remember a decision.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.candidate() != Candidate::Never
+            && self.health.observed() == Observed::Unknown
+            && self.health.condition() == Condition::Well
     }
 }
 

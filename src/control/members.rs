@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::failover::LastSeen;
 use super::health::{Now, Rules};
 use super::links::{HIDDEN, links, links_between, slots};
-use super::member::{Member, Trail, node_view};
+use super::member::{Facts, Member, Trail, node_view};
 use super::monitor::Observation;
 use super::record::{Membership, NodeRecords, Record};
 use super::succession::Contender;
@@ -47,16 +47,15 @@ impl Members {
     pub(super) fn new(config: &Arc<ClusterConfig>, kept: &NodeRecords) -> Self {
         let mut nodes = Vec::new();
         for node in &config.nodes {
+            // What was added on the console, at whatever address, is no matter of the file.
             let record = kept.get(&node.name).cloned().unwrap_or_default();
-            if record.membership != Membership::Removed {
+            if record.membership == Membership::File {
                 nodes.push(Member::new(node.clone(), record));
             }
         }
         for (name, record) in kept {
-            let known = config.nodes.iter().any(|node| node.name == *name);
             if let Membership::Added(added) = &record.membership
                 && added.cluster == config.name
-                && !known
             {
                 let node = NodeConfig::at(name, &added.host, added.port, added.priority);
                 nodes.extend(node.map(|node| Member::new(node, record.clone())));
@@ -97,6 +96,7 @@ impl Members {
         now: Now,
     ) -> Vec<NodeChange> {
         let rules = self.rules();
+        let asked_at = now.saturating_sub(observation.began.elapsed());
         let Some(member) = self.get_mut(&observation.node) else {
             return Vec::new();
         };
@@ -107,8 +107,13 @@ impl Members {
             if let Some(lsn) = facts.lsn {
                 member.positions.note(observation.began.into_std(), lsn);
             }
-            member.facts = Some(facts);
-            member.answered_at = Some(now);
+            member.note_facts(
+                facts,
+                Facts {
+                    asked_at,
+                    heard_at: now,
+                },
+            );
         }
         self.note_trails(lead, now);
         let mut changes = self.judge(lead, now);
@@ -143,6 +148,7 @@ impl Members {
         for (member, (standing, (observed, reason))) in self.nodes.iter_mut().zip(judged) {
             member.reason = reason;
             let fenced = member.fence.is_none() && standing.fence.is_some();
+            member.beside_lead |= standing.beside_lead;
             member.fence = standing.fence;
             let state = member.observed != observed;
             let back_after = if state {
@@ -167,13 +173,13 @@ impl Members {
         let lead = lead.and_then(|name| self.get(name));
         let is_lead = lead.is_some_and(|lead| lead.name() == member.name());
         let others_lead = lead.filter(|lead| !is_lead && lead.is_usable_lead());
-        let fence = fence(
-            &member.identity(),
-            others_lead.map(Member::identity).as_ref(),
-        );
+        let second = self.second_primary(member, others_lead);
+        let fence = fence(member.identity()).or_else(|| second.clone());
         let flapping = !is_lead && member.health.is_flapping(self.rules(), now);
         Standing {
             fence,
+            beside_lead: second.is_some(),
+            settled: member.observed == Observed::Up,
             flapping: flapping.then(|| {
                 let (limit, hold) = (self.config.flap_limit, self.config.flap_hold);
                 format!("fell {limit} times lately: must be well for {hold:?} first")
@@ -183,12 +189,37 @@ impl Members {
         }
     }
 
+    /// A node of the lead's own system that takes writes although it was a standby, or that was
+    /// found beside the lead before.
+    fn second_primary(&self, member: &Member, lead: Option<&Member>) -> Option<String> {
+        const WHY: &str = "it takes writes beside the lead (unexpected primary)";
+        if member.beside_lead {
+            return Some(WHY.to_owned());
+        }
+        let lead = lead?;
+        // The lead was asked after the node was first seen as a primary, and still is one itself.
+        let asked = lead.facts_age.map(|facts| facts.asked_at);
+        let later = member
+            .primary_since
+            .zip(asked)
+            .is_some_and(|(since, at)| at > since);
+        let primary = |m: &Member| m.identity().in_recovery == Some(false);
+        let one_system =
+            member.identity().found.is_some() && member.identity().found == lead.identity().found;
+        // A logical peer may have been made from a copy of the lead.
+        let logical = links_between(lead, member)
+            .iter()
+            .any(|l| l.kind != "physical");
+        (one_system && primary(member) && primary(lead) && later && !logical)
+            .then(|| WHY.to_owned())
+    }
+
     /// Remembers how far behind each node was while the lead could be seen.
     fn note_trails(&mut self, lead: Option<&NodeName>, now: Now) {
         let Some(lead) = lead.and_then(|name| self.get(name)) else {
             return;
         };
-        let fresh = lead.is_usable_lead() && lead.answered_at == Some(now);
+        let fresh = lead.is_usable_lead() && lead.facts_age.is_some_and(|f| f.heard_at == now);
         let trails: Vec<Option<Trail>> = self
             .nodes
             .iter()
@@ -211,16 +242,48 @@ impl Members {
         }
     }
 
-    /// What was seen of a node when the lead was last seen; what is older tells nothing.
-    fn trail(&self, member: &Member, lead: &Member) -> Option<Trail> {
-        let patience = (self.config.monitor_interval * 2).max(TRAIL_AGE_LEAST);
+    /// What was seen of a node while the lead was last alive; what is older tells nothing.
+    fn trail(&self, member: &Member, lead: &Member, alive: Option<Now>) -> Option<Trail> {
         let trail = member.trail?;
-        let age = lead.answered_at?.saturating_sub(trail.at);
-        (age <= patience).then_some(trail)
+        let heard = lead.facts_age?.heard_at;
+        let timely = heard.saturating_sub(trail.at) <= self.patience();
+        (timely && self.saw_its_end(lead, alive)).then_some(trail)
     }
 
-    /// Whoever might take over from the lead.
-    pub(super) fn contenders(&self, lead: &NodeName, now: Now) -> Vec<Contender> {
+    fn patience(&self) -> Duration {
+        (self.config.monitor_interval * 2).max(TRAIL_AGE_LEAST)
+    }
+
+    /// Was the lead asked until just before it was lost? It may have gone on for long after the last
+    /// answer that the monitor got. `alive`: when sessions on it were last seen to be answered.
+    fn saw_its_end(&self, lead: &Member, alive: Option<Now>) -> bool {
+        let Some(facts) = lead.facts_age else {
+            return false;
+        };
+        let last_sign = lead.health.away_since().max(alive);
+        last_sign.is_none_or(|sign| sign.saturating_sub(facts.heard_at) <= self.patience())
+    }
+
+    /// Are the standbys known as they are since the lead was lost? Which of them has most is a matter
+    /// of milliseconds.
+    pub(super) fn standbys_are_fresh(&self, lead: &NodeName) -> bool {
+        let lost = self.get(lead).and_then(|lead| lead.health.away_since());
+        let fresh = |m: &Member| {
+            let standby = m.identity().in_recovery == Some(true);
+            let asked = m.facts_age.map(|facts| facts.asked_at);
+            !standby || m.health.observed() != Observed::Up || asked >= lost
+        };
+        self.nodes.iter().all(fresh)
+    }
+
+    /// Whoever might take over from the lead. `alive`: when sessions on it were last seen to be
+    /// answered.
+    pub(super) fn contenders(
+        &self,
+        lead: &NodeName,
+        alive: Option<Now>,
+        now: Now,
+    ) -> Vec<Contender> {
         let Some(lead) = self.get(lead) else {
             return Vec::new();
         };
@@ -233,7 +296,10 @@ impl Members {
             observed: m.health.observed(),
             fence: m.fence.clone(),
             flapping: m.health.is_flapping(self.rules(), now),
-            trail: self.trail(m, lead).map(|trail| trail.bytes),
+            trail: self.trail(m, lead, alive).map(|trail| trail.bytes),
+            follows_system: m.identity().found.is_some()
+                && m.identity().found == lead.kept.identity
+                && m.facts.as_ref().and_then(|f| f.lsn) >= lead.facts.as_ref().and_then(|f| f.lsn),
             received: m
                 .facts
                 .as_ref()
@@ -258,6 +324,8 @@ impl Members {
                 facts.in_recovery = false;
                 facts.read_only = false;
             }
+            // Beside the old lead for a moment, and by plan.
+            member.beside_lead = false;
             member.kick.ring();
         }
     }
@@ -271,6 +339,7 @@ impl Members {
             wanted: m.kept.wanted,
             observed: m.health.observed(),
             fenced: m.fence.is_some(),
+            unheard: m.is_unheard(),
             read_only: m
                 .facts
                 .as_ref()
@@ -280,17 +349,25 @@ impl Members {
     }
 
     /// What is known about the lead and the link to a target, for a failover.
-    pub(super) fn last_seen(&self, lead: &NodeName, target: &NodeName) -> LastSeen {
+    pub(super) fn last_seen(
+        &self,
+        lead: &NodeName,
+        target: &NodeName,
+        alive: Option<Now>,
+    ) -> LastSeen {
         let (Some(lead), Some(target)) = (self.get(lead), self.get(target)) else {
             return LastSeen::default();
         };
+        if !self.saw_its_end(lead, alive) {
+            return LastSeen::default();
+        }
         let link = links_between(lead, target).into_iter().next();
         LastSeen {
             lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
             confirmed: link
                 .as_ref()
                 .and_then(|l| l.replay_lsn)
-                .or_else(|| self.trail(target, lead)?.confirmed),
+                .or_else(|| self.trail(target, lead, alive)?.confirmed),
             slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
             origin: lead
                 .facts
@@ -353,7 +430,7 @@ fn link_state(from: &Member, to: &Member) -> Option<Follows> {
     }
     let streaming = links.iter().find(|l| l.state == "streaming");
     Some(match streaming {
-        Some(link) => Follows::Behind(link.lag_bytes.unwrap_or(0)),
+        Some(link) => link.lag_bytes.map_or(Follows::Unknown, Follows::Behind),
         None => Follows::No,
     })
 }

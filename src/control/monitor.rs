@@ -66,7 +66,13 @@ pub(super) async fn watch(
             () = kick.rung() => {}
             () = role_changed(&mut link) => {}
         }
-        sleep_until(began + PAUSE_LEAST).await;
+        // In doubt, `fall` is a length of time too: what rings does not shorten it.
+        let least = if doubt.is_failing() {
+            interval
+        } else {
+            PAUSE_LEAST
+        };
+        sleep_until(began + least).await;
     }
 }
 
@@ -96,6 +102,10 @@ impl Doubt {
             (self.good, self.streak) = (good, 1);
         }
         self.about_logins = matches!(observation.logins, Logins::Fail(_));
+    }
+
+    fn is_failing(&self) -> bool {
+        !self.good && self.streak > 0
     }
 
     fn is_in_doubt(&self) -> bool {
@@ -152,10 +162,14 @@ async fn attempt(
     if link.as_ref().is_none_or(NodeLink::is_closed) {
         *link = Some(open(config, node).await?);
     }
-    match link {
-        Some(link) => facts(link, config).await,
-        None => Err(LinkError::Broken("not connected".to_owned())),
+    let Some(open) = link else {
+        return Err(LinkError::Broken("not connected".to_owned()));
+    };
+    let told = facts(open, config).await?;
+    if told.spoilt {
+        *link = None;
     }
+    Ok(told.facts)
 }
 
 /// A new login beside the old one, which it replaces when it is answered.

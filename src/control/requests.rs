@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::failover::{Accept, Terms};
+use super::health::Now;
 use super::member::Member;
 use super::members::Members;
 use super::record::{Record, wanted_word};
@@ -31,10 +32,7 @@ pub(super) fn parties<'a>(
 ) -> Result<Chosen<'a>, Refusal> {
     let cluster = &members.config.name;
     let state = |message, detail| refusal("55000", message, detail, None);
-    let Some(to) = members.get(target) else {
-        let message = format!("node \"{target}\" is not a member of cluster \"{cluster}\"");
-        return Err(refusal("42704", message, None, None));
-    };
+    let to = member(members, target)?;
     let Some((record, from)) = record.and_then(|r| members.get(&r.node).map(|from| (r, from)))
     else {
         let message = format!("cluster \"{cluster}\" has no lead yet");
@@ -46,6 +44,37 @@ pub(super) fn parties<'a>(
             None,
         ));
     }
+    may_lead(to)?;
+    Ok(Chosen {
+        from,
+        to,
+        epoch: record.epoch,
+    })
+}
+
+fn member<'a>(members: &'a Members, node: &NodeName) -> Result<&'a Member, Refusal> {
+    members.get(node).ok_or_else(|| {
+        let cluster = &members.config.name;
+        let message = format!("node \"{node}\" is not a member of cluster \"{cluster}\"");
+        refusal("42704", message, None, None)
+    })
+}
+
+/// Can the node be made lead just as it is? Nothing is promoted and nothing waited for.
+pub(super) fn can_be_appointed(members: &Members, target: &NodeName) -> Result<(), Refusal> {
+    let to = member(members, target)?;
+    may_lead(to)?;
+    let facts = to.facts.as_ref();
+    if facts.is_none_or(|f| f.in_recovery || f.read_only) {
+        let message = format!("node \"{target}\" takes no writes");
+        return Err(refusal("55000", message, Some(to.reason.clone()), None));
+    }
+    Ok(())
+}
+
+/// May it become lead at all, and is it up?
+fn may_lead(to: &Member) -> Result<(), Refusal> {
+    let target = to.name();
     if to.candidate() == Candidate::Never {
         let detail = "It is configured with candidate = \"never\".".to_owned();
         let message = format!("node \"{target}\" must not become lead");
@@ -54,7 +83,8 @@ pub(super) fn parties<'a>(
     }
     if let Some(why) = &to.fence {
         let message = format!("node \"{target}\" is fenced");
-        return Err(state(message, Some(format!("It is fenced since {why}."))));
+        let detail = format!("It is fenced since {why}.");
+        return Err(refusal("55000", message, Some(detail), None));
     }
     let wanted = to.kept.wanted;
     if wanted != Wanted::Ready {
@@ -68,13 +98,9 @@ pub(super) fn parties<'a>(
     }
     if to.health.observed() != Observed::Up {
         let message = format!("node \"{target}\" is not up");
-        return Err(state(message, Some(to.reason.clone())));
+        return Err(refusal("55000", message, Some(to.reason.clone()), None));
     }
-    Ok(Chosen {
-        from,
-        to,
-        epoch: record.epoch,
-    })
+    Ok(())
 }
 
 /// The plan of a switchover; what the console did not say comes from the configuration.
@@ -113,8 +139,12 @@ fn plan(chosen: &Chosen<'_>, config: &ClusterConfig, kind: Kind) -> Plan {
         epoch: Epoch(chosen.epoch.0 + 1),
         on_drain_timeout: OnDrainTimeout::Abort,
         limits: Limits {
-            // Fresh probes of a silent lead take `fall` deadlines.
-            preflight: defaults.preflight + config.monitor_timeout * config.fall,
+            // A silent lead is asked `fall` times, and each step of a probe may take its deadline.
+            preflight: defaults.preflight
+                + (config.monitor_connect_timeout
+                    + config.monitor_login_timeout
+                    + config.monitor_timeout)
+                    * config.fall,
             drain: config.drain_timeout,
             catchup: config.catchup_timeout,
             ..defaults
@@ -123,14 +153,20 @@ fn plan(chosen: &Chosen<'_>, config: &ClusterConfig, kind: Kind) -> Plan {
 }
 
 /// What a failover needs to know.
-pub(super) fn terms(chosen: &Chosen<'_>, members: &Members, accept: Accept) -> Terms {
+/// `alive`: when sessions on the lead were last seen to be answered.
+pub(super) fn terms(
+    chosen: &Chosen<'_>,
+    members: &Members,
+    accept: Accept,
+    alive: Option<Now>,
+) -> Terms {
     let (from, to) = (&chosen.from.config, &chosen.to.config);
     Terms {
         config: Arc::clone(&members.config),
         from: from.clone(),
         to: to.clone(),
         accept,
-        last: members.last_seen(&from.name, &to.name),
+        last: members.last_seen(&from.name, &to.name, alive),
     }
 }
 
@@ -180,6 +216,62 @@ pub(super) fn is_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
         format!("node \"{node}\" is the lead of cluster \"{cluster}\""),
         None,
         Some(format!("SWITCHOVER {cluster} TO another node first.")),
+    )
+}
+
+/// Until it is clear which decision holds.
+pub(super) fn in_doubt(cluster: &ClusterName, why: &str) -> Refusal {
+    refusal(
+        "55000",
+        format!("which node leads cluster \"{cluster}\" is not certain"),
+        Some(why.to_owned()),
+        Some(format!(
+            "Decide: FAILOVER {cluster} TO the node that shall lead; (with ACCEPT LOSS if it is not the remembered one)"
+        )),
+    )
+}
+
+/// FAILOVER without a lead to fail over from.
+pub(super) fn needs_accept_loss(cluster: &ClusterName, why: &str) -> Refusal {
+    refusal(
+        "55000",
+        format!("cluster \"{cluster}\" has no lead that a target could be compared with"),
+        Some(why.to_owned()),
+        Some("FAILOVER with ACCEPT LOSS makes the node lead as it is.".to_owned()),
+    )
+}
+
+/// ADD NODE under the name of a lead that is gone.
+pub(super) fn is_recorded_lead(cluster: &ClusterName, node: &NodeName) -> Refusal {
+    refusal(
+        "55000",
+        format!("node \"{node}\" is the recorded lead of cluster \"{cluster}\""),
+        Some("Whichever server answers there would be lead at once.".to_owned()),
+        Some(format!(
+            "FAILOVER {cluster} TO another node ACCEPT LOSS; first."
+        )),
+    )
+}
+
+/// MAINTENANCE BEGIN of a node that an operator has fenced.
+pub(super) fn is_fenced(node: &NodeName) -> Refusal {
+    let message = format!("node \"{node}\" is set to fenced");
+    refusal(
+        "55000",
+        message,
+        None,
+        Some(format!("READY {node}; first.")),
+    )
+}
+
+/// A word that only makes sense in maintenance.
+pub(super) fn not_in_maintenance(node: &NodeName) -> Refusal {
+    let message = format!("node \"{node}\" is not in maintenance");
+    refusal(
+        "55000",
+        message,
+        None,
+        Some(format!("READY {node}; makes a node serve.")),
     )
 }
 

@@ -105,6 +105,9 @@ fn hindrance(node: &NodeView) -> Option<Standing> {
         "" => Arc::from(what),
         why => Arc::from(format!("{what}: {why}")),
     };
+    if let Some(why) = &node.fence {
+        return Some(Standing::Lost(Arc::from(format!("is fenced: {why}"))));
+    }
     match (node.wanted, node.observed) {
         (Wanted::Maint, _) => Some(Standing::Lost(Arc::from("is in maintenance"))),
         (Wanted::Fenced, _) => Some(Standing::Lost(Arc::from("is fenced"))),

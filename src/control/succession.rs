@@ -30,6 +30,8 @@ pub(super) struct Contender {
     pub received: Option<u64>,
     /// A physical standby: must be promoted.
     pub in_recovery: bool,
+    /// It is of the lead's own physical system, and not behind where the lead stands.
+    pub follows_system: bool,
 }
 
 /// The lead by record.
@@ -79,7 +81,7 @@ pub(super) fn succession(lead: LeadState, contenders: &[Contender], policy: Poli
             return Succession::Keep;
         }
         LeadState::AnswersSessions => {
-            let why = "the monitor gets no answer, but sessions on the lead do".to_owned();
+            let why = "sessions on the lead still get answers, though its probes fail".to_owned();
             return Succession::Barred(why);
         }
         LeadState::Down(_) | LeadState::Demoted => {}
@@ -94,6 +96,11 @@ pub(super) fn succession(lead: LeadState, contenders: &[Contender], policy: Poli
             None => able.push(contender),
             Some(why) => reasons.push(format!("\"{}\" {why}", contender.name)),
         }
+    }
+    if lead == LeadState::Demoted && able.len() > 1 {
+        let names: Vec<&str> = able.iter().map(|c| c.name.as_str()).collect();
+        let names = names.join(", ");
+        return Succession::Barred(format!("several nodes were promoted: {names}"));
     }
     // Of standbys the one that has most of the lead's WAL; then the operator's preference.
     able.sort_by_key(|c| (Reverse(c.received), Reverse(c.priority)));
@@ -127,8 +134,9 @@ fn obstacle(contender: &Contender, lead: LeadState, policy: Policy) -> Option<St
     if contender.in_recovery && (!policy.promotes || lead == LeadState::Demoted) {
         return Some("is a standby that nobody has promoted yet".to_owned());
     }
-    if !contender.in_recovery && lead == LeadState::Demoted {
-        return None;
+    if lead == LeadState::Demoted {
+        let why = "is not the primary that the lead follows now";
+        return (!contender.follows_system).then(|| why.to_owned());
     }
     match contender.trail {
         None => Some("was not seen to have everything when the lead was lost".to_owned()),
@@ -167,6 +175,7 @@ mod tests {
             trail: Some(10),
             received: None,
             in_recovery: false,
+            follows_system: false,
         }
     }
 
@@ -221,16 +230,27 @@ mod tests {
             in_recovery: true,
             ..node("n2", 99)
         };
-        let promoted = Contender {
+        let promoted = |name: &str| Contender {
             trail: None,
-            ..node("n3", 1)
+            follows_system: true,
+            ..node(name, 1)
         };
-        let all = [standby.clone(), promoted];
+        let foreign = node("n5", 100);
+        let all = [standby.clone(), promoted("n3"), foreign.clone()];
         assert_eq!(
             chosen(LeadState::Demoted, &all, POLICY).as_deref(),
             Some("n3")
         );
-        assert_eq!(chosen(LeadState::Demoted, &[standby], POLICY), None);
+        assert_eq!(
+            chosen(LeadState::Demoted, &[standby, foreign], POLICY),
+            None
+        );
+        let two = [promoted("n3"), promoted("n4")];
+        assert_eq!(
+            chosen(LeadState::Demoted, &two, POLICY),
+            None,
+            "which is it?"
+        );
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub(super) enum Follows {
 pub(super) struct Standing {
     /// Why it must not be used, if it is fenced.
     pub fence: Option<String>,
+    /// It takes writes beside the lead.
+    pub beside_lead: bool,
+    /// It is up already: lag alone does not make it recovering again. Who must not be far behind
+    /// (a switchover, a route) has a limit of its own.
+    pub settled: bool,
     /// It fell too often: what it has to do for it to be over.
     pub flapping: Option<String>,
     /// Does it follow the lead?
@@ -47,35 +52,28 @@ pub(super) fn follower(health: &Health, standing: &Standing, lag_max: u64) -> (O
     }
     match standing.follows {
         Follows::No => return recovering("does not replicate from the lead".to_owned()),
-        Follows::Behind(bytes) if bytes > lag_max => {
+        Follows::Behind(bytes) if bytes > lag_max && !standing.settled => {
             return recovering(format!("{bytes} bytes behind the lead"));
         }
         Follows::Unknown | Follows::Behind(_) => {}
     }
     match standing.returns {
         Follows::No => recovering("the lead does not replicate from it".to_owned()),
-        Follows::Behind(bytes) if bytes > lag_max => {
+        Follows::Behind(bytes) if bytes > lag_max && !standing.settled => {
             recovering(format!("has {bytes} bytes that the lead has not applied"))
         }
         Follows::Unknown | Follows::Behind(_) => plain,
     }
 }
 
-/// Why a node must not be used, whatever it answers.
-pub(super) fn fence(member: &Identity, lead: Option<&Identity>) -> Option<String> {
-    if let (Some(known), Some(found)) = (member.recorded, member.found)
-        && known != found
-    {
-        return Some(format!(
+/// Why a node must not be used, whatever it answers: another server has taken its address.
+pub(super) fn fence(identity: Identity) -> Option<String> {
+    match (identity.recorded, identity.found) {
+        (Some(known), Some(found)) if known != found => Some(format!(
             "another server answers at its address (system_identifier {found}, was {known})"
-        ));
+        )),
+        _ => None,
     }
-    let lead = lead?;
-    let same_system = member.found.is_some() && member.found == lead.found;
-    if same_system && member.in_recovery == Some(false) && lead.in_recovery == Some(false) {
-        return Some("it takes writes beside the lead (unexpected primary)".to_owned());
-    }
-    None
 }
 
 /// Which server a node is.
@@ -104,6 +102,8 @@ pub(super) struct Nominee {
     pub observed: Observed,
     /// It must not be used.
     pub fenced: bool,
+    /// It may yet turn out to be up.
+    pub unheard: bool,
     /// Takes no writes (a physical standby, or read-only).
     pub read_only: bool,
 }
@@ -122,8 +122,8 @@ pub(super) fn first_lead(nominees: &[Nominee]) -> Option<NodeName> {
             Observed::Up if !nominee.read_only && !nominee.fenced => {
                 return Some(nominee.name.clone());
             }
-            Observed::Unknown => return None,
-            Observed::Up | Observed::Down | Observed::Recovering => {}
+            Observed::Unknown if nominee.unheard => return None,
+            Observed::Unknown | Observed::Up | Observed::Down | Observed::Recovering => {}
         }
     }
     None
@@ -182,6 +182,8 @@ mod tests {
         let health = up();
         let well = Standing {
             fence: None,
+            beside_lead: false,
+            settled: false,
             flapping: None,
             follows: Follows::Behind(0),
             returns: Follows::Behind(0),
@@ -216,25 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn another_server_and_a_second_primary_are_fenced() {
-        let node = |recorded, found, in_recovery| Identity {
+    fn another_server_at_the_address_is_fenced() {
+        let node = |recorded, found| Identity {
             recorded,
             found,
-            in_recovery,
+            in_recovery: Some(false),
         };
-        let lead = node(Some(1), Some(1), Some(false));
         for (member, fenced) in [
-            (node(None, Some(2), Some(false)), false),
-            (node(Some(2), Some(2), Some(false)), false),
-            (node(Some(2), Some(3), Some(false)), true),
-            (node(Some(2), None, None), false),
-            // A standby of the lead, and one that somebody has promoted.
-            (node(Some(1), Some(1), Some(true)), false),
-            (node(Some(1), Some(1), Some(false)), true),
+            (node(None, Some(2)), false),
+            (node(Some(2), Some(2)), false),
+            (node(Some(2), Some(3)), true),
+            (node(Some(2), None), false),
         ] {
-            assert_eq!(fence(&member, Some(&lead)).is_some(), fenced, "{member:?}");
+            assert_eq!(fence(member).is_some(), fenced, "{member:?}");
         }
-        assert_eq!(fence(&node(Some(1), Some(1), Some(false)), None), None);
     }
 
     #[test]
@@ -246,6 +243,7 @@ mod tests {
             wanted: Wanted::Ready,
             observed,
             fenced: false,
+            unheard: observed == Observed::Unknown,
             read_only: false,
         };
         let (up, down, unknown) = (Observed::Up, Observed::Down, Observed::Unknown);

@@ -805,6 +805,7 @@ impl World {
                 Promotion::NotNeeded
             },
             lead_answers: self.nodes[from].up,
+            loss_accepted: false,
         })
     }
 

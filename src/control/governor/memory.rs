@@ -5,22 +5,27 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::super::coordination::CommitError;
 use super::super::lead_note::{self, LeadNote};
 use super::super::member::Member;
-use super::super::preflight;
 use super::super::record::Record;
 use super::super::verdict::first_lead;
+use super::super::{Outcome, Refusal, Report, preflight, requests};
 use super::Governor;
 use super::stance::GateState;
 use crate::cluster::{Epoch, Observed};
-use crate::config::{Candidate, EventKind, NodeName};
+use crate::config::{Candidate, ClusterName, EventKind, NodeName};
 use crate::pool::HoldOwner;
 
 /// A node that would not take its note is not asked again before.
 const NOTE_PAUSE: Duration = Duration::from_secs(10);
+
+/// After a decision could not be recorded, the next try waits so long.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+/// A store that does not answer must not stop the watch.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is known of the notes.
 #[derive(Debug, Default)]
@@ -28,9 +33,14 @@ pub(super) struct Memory {
     /// The nodes remember a newer decision than the record here: nobody is served until it is
     /// clear which.
     doubt: Option<String>,
+    /// Clients were served by the record here: from then on it is the nodes that may be wrong.
+    pub(super) has_served: bool,
+    /// A note that contradicts the record in force, as it was told.
+    contradiction: Option<LeadNote>,
     writing: BTreeSet<NodeName>,
-    writers: JoinSet<(NodeName, Result<(), String>)>,
+    writers: JoinSet<(NodeName, Result<LeadNote, String>)>,
     not_before: Option<Instant>,
+    store_not_before: Option<Instant>,
 }
 
 impl Memory {
@@ -42,7 +52,7 @@ impl Memory {
     /// A note was written, or not.
     pub(super) async fn written(
         &mut self,
-    ) -> Option<Result<(NodeName, Result<(), String>), JoinError>> {
+    ) -> Option<Result<(NodeName, Result<LeadNote, String>), JoinError>> {
         self.writers.join_next().await
     }
 }
@@ -51,116 +61,221 @@ impl Governor {
     /// Compares the record with what the nodes remember. A record that was lost, or that comes from
     /// an old copy, must not bring the lead back to where it was.
     pub(super) async fn remember(&mut self) {
-        let known = self.record.as_ref().map_or(Epoch(0), |r| r.epoch);
-        let Some(newest) = self.newest_note().filter(|note| note.epoch > known) else {
+        let Some(newest) = self.newer_note() else {
             self.memory.doubt = None;
             return;
         };
+        if self.memory.has_served {
+            self.tell_contradiction(newest);
+            return;
+        }
         if self.memory.doubt.is_none() {
-            self.doubt(&newest, known);
+            self.doubt(&newest);
+        }
+        // An operation that was given up may have opened the gate again.
+        if matches!(self.gate, GateState::Open | GateState::Held) {
+            let cluster = &self.members.config.name;
+            self.out.gates.hold(cluster, HoldOwner::NoLead);
+            self.gate = GateState::Closed;
         }
         // One that was not heard may remember something newer still.
         let heard = |m: &Member| m.facts.is_some() || m.candidate() == Candidate::Never;
         let member = self.members.get(&newest.lead).is_some();
-        if member && self.members.nodes.iter().all(heard) {
+        if member && self.members.nodes.iter().all(heard) && self.store_is_due() {
             self.take_over(&newest).await;
         }
     }
 
+    /// The newest note that says another thing than the record here, and is not older.
+    fn newer_note(&self) -> Option<LeadNote> {
+        let newest = self.newest_note()?;
+        let news = self.record.as_ref().is_none_or(|record| {
+            let other_lead = newest.epoch == record.epoch && newest.lead != record.node;
+            newest.epoch > record.epoch || other_lead
+        });
+        news.then_some(newest)
+    }
+
     fn newest_note(&self) -> Option<LeadNote> {
         let cluster = &self.members.config.name;
-        let notes = self.members.nodes.iter().filter_map(Member::note);
+        let trusted = |m: &&Member| m.fence.is_none() && m.candidate() != Candidate::Never;
+        let notes = self
+            .members
+            .nodes
+            .iter()
+            .filter(trusted)
+            .filter_map(Member::note);
         let ours = notes.filter(|note| note.cluster == *cluster);
         ours.max_by_key(|note| note.epoch)
             .filter(|_| self.members.config.lead_note)
             .cloned()
     }
 
-    fn doubt(&mut self, newest: &LeadNote, known: Epoch) {
+    fn doubt(&mut self, newest: &LeadNote) {
         let (kind, have) = match &self.record {
             None => (EventKind::RecordLost, "there is no record here".to_owned()),
             Some(record) => (
                 EventKind::RecordOutdated,
-                format!("the record here says \"{}\", epoch {known}", record.node),
+                format!(
+                    "the record here says \"{}\", epoch {}",
+                    record.node, record.epoch
+                ),
             ),
         };
-        let why = format!(
+        let mut why = format!(
             "the nodes remember lead \"{}\", epoch {}, but {have}",
             newest.lead, newest.epoch
         );
+        let unheard = self.members.nodes.iter().filter(|m| m.facts.is_none());
+        let unheard: Vec<&str> = unheard.map(|m| m.name().as_str()).collect();
+        if !unheard.is_empty() {
+            why.extend(["; not heard yet: ", &unheard.join(", ")]);
+        }
         self.tell(kind, Some(&newest.lead), false, why.clone());
         self.memory.doubt = Some(why);
-        // Whoever is served may be on the wrong node.
-        let cluster = &self.members.config.name;
-        self.out.gates.hold(cluster, HoldOwner::NoLead);
-        self.gate = GateState::Closed;
     }
 
-    /// What the nodes remember holds from now on.
-    pub(super) async fn take_over(&mut self, note: &LeadNote) {
-        let record = Record {
-            cluster: self.members.config.name.clone(),
-            epoch: note.epoch,
-            node: note.lead.clone(),
-            since: SystemTime::now(),
-            reason: "remembered".to_owned(),
-            previous: self.lead_name(),
-        };
+    /// Another instance has decided, or somebody has copied a role: the record in force stays.
+    fn tell_contradiction(&mut self, note: LeadNote) {
+        if self.memory.contradiction.as_ref() == Some(&note) {
+            return;
+        }
+        let why = format!(
+            "a node remembers lead \"{}\", epoch {}, which is not decided here: does another \
+             instance watch this cluster?",
+            note.lead, note.epoch
+        );
+        self.tell(EventKind::RecordOutdated, Some(&note.lead), false, why);
+        self.memory.contradiction = Some(note);
+    }
+
+    fn store_is_due(&self) -> bool {
+        self.memory
+            .store_not_before
+            .is_none_or(|at| Instant::now() >= at)
+    }
+
+    /// Makes a decision of this cluster durable, outside an operation. `false`: it was not.
+    async fn decide(&mut self, record: Record) -> bool {
         let follows = self.record.as_ref().map(|r| r.epoch);
-        match self.out.store.commit(record.clone(), follows).await {
-            Ok(()) => {
+        let committed = self.out.store.commit(record.clone(), follows);
+        match timeout(STORE_PATIENCE, committed).await {
+            Ok(Ok(())) => {
                 self.memory.doubt = None;
                 self.record = Some(record);
                 self.decided_at = Some(Instant::now());
-                let text = format!("as the nodes remember it, epoch {}", note.epoch);
-                self.tell(EventKind::LeadChosen, Some(&note.lead), true, text);
+                true
             }
-            Err(CommitError::Superseded(_)) => self.adopt().await,
-            Err(error) => tracing::error!(%error, "the remembered lead cannot be recorded"),
+            Ok(Err(CommitError::Superseded(_))) => {
+                self.adopt().await;
+                false
+            }
+            Ok(Err(error)) => {
+                self.store_failed(&error.to_string());
+                false
+            }
+            Err(_) => {
+                self.store_failed("the store does not answer");
+                false
+            }
         }
     }
 
-    /// FAILOVER while the record is in doubt: the operator decides, on top of what is remembered.
-    pub(super) async fn settle_doubt(&mut self) {
-        if self.memory.doubt.is_some()
-            && let Some(newest) = self.newest_note()
-        {
-            self.take_over(&newest).await;
+    fn store_failed(&mut self, why: &str) {
+        let cluster = &self.members.config.name;
+        tracing::error!(%cluster, why, "the lead cannot be recorded");
+        self.memory.store_not_before = Some(Instant::now() + STORE_PAUSE);
+    }
+
+    /// What the nodes remember holds from now on.
+    async fn take_over(&mut self, note: &LeadNote) -> bool {
+        let record = self.record_of(note.lead.clone(), note.epoch, "remembered");
+        let done = self.decide(record).await;
+        if done {
+            let text = format!("as the nodes remember it, epoch {}", note.epoch);
+            self.tell(EventKind::LeadChosen, Some(&note.lead), true, text);
         }
+        done
+    }
+
+    fn record_of(&self, node: NodeName, epoch: Epoch, reason: &str) -> Record {
+        Record {
+            cluster: self.members.config.name.clone(),
+            epoch,
+            node,
+            since: SystemTime::now(),
+            reason: reason.to_owned(),
+            previous: self.lead_name(),
+        }
+    }
+
+    /// FAILOVER where there is no lead to fail over from: the record is in doubt, names a node that
+    /// is gone, or is not there. `None`: there is one.
+    pub(super) async fn appoint(
+        &mut self,
+        target: &NodeName,
+        accept_loss: bool,
+    ) -> Option<Result<Report, Refusal>> {
+        let doubted = self.newest_note().filter(|_| self.memory.doubt.is_some());
+        let gone = self
+            .lead_name()
+            .is_none_or(|lead| self.members.get(&lead).is_none());
+        if doubted.is_none() && !gone {
+            return None;
+        }
+        Some(self.appoint_one(target, doubted, accept_loss).await)
+    }
+
+    async fn appoint_one(
+        &mut self,
+        target: &NodeName,
+        doubted: Option<LeadNote>,
+        accept_loss: bool,
+    ) -> Result<Report, Refusal> {
+        self.free()?;
+        let cluster = self.members.config.name.clone();
+        let remembered = doubted.as_ref().is_some_and(|note| note.lead == *target);
+        if !remembered && !accept_loss {
+            let why = self
+                .memory
+                .doubt()
+                .map_or_else(|| self.no_lead(), str::to_owned);
+            return Err(requests::needs_accept_loss(&cluster, &why));
+        }
+        requests::can_be_appointed(&self.members, target)?;
+        let from = self.lead_name();
+        let known = self.record.as_ref().map_or(Epoch(0), |r| r.epoch);
+        let noted = doubted.as_ref().map_or(Epoch(0), |note| note.epoch);
+        let record = if remembered {
+            self.record_of(target.clone(), noted, "remembered")
+        } else {
+            self.record_of(target.clone(), Epoch(known.max(noted).0 + 1), "failover")
+        };
+        let epoch = record.epoch;
+        if !self.decide(record).await {
+            return Err(requests::not_kept("the decision could not be recorded"));
+        }
+        self.members.forget_trails();
+        self.gate = GateState::Closed;
+        let text = format!("made lead by an operator, epoch {epoch}");
+        self.tell(EventKind::FailoverCompleted, Some(target), true, text);
+        Ok(appointed(&cluster, from, target, epoch))
     }
 
     pub(super) async fn choose_first_lead(&mut self) {
-        if self.record.is_some() || self.memory.doubt.is_some() {
+        if self.record.is_some() || self.memory.doubt.is_some() || !self.store_is_due() {
             return;
         }
-        // One that is still to be heard may remember a decision.
-        let unheard = |m: &Member| {
-            m.health.observed() == Observed::Unknown && m.candidate() != Candidate::Never
-        };
-        if self.members.config.lead_note && self.members.nodes.iter().any(unheard) {
+        if self.members.config.lead_note && self.members.nodes.iter().any(Member::is_unheard) {
             return;
         }
         let Some(node) = first_lead(&self.members.nominees()) else {
             return;
         };
-        let record = Record {
-            cluster: self.members.config.name.clone(),
-            epoch: Epoch(1),
-            node: node.clone(),
-            since: SystemTime::now(),
-            reason: "initial".to_owned(),
-            previous: None,
-        };
-        match self.out.store.commit(record.clone(), None).await {
-            Ok(()) => {
-                self.record = Some(record);
-                let detail = "highest priority of the nodes that are up".to_owned();
-                self.tell(EventKind::LeadChosen, Some(&node), true, detail);
-            }
-            Err(CommitError::Superseded(_)) => self.adopt().await,
-            Err(error) => {
-                tracing::error!(cluster = %record.cluster, %error, "the lead cannot be recorded");
-            }
+        let record = self.record_of(node.clone(), Epoch(1), "initial");
+        if self.decide(record).await {
+            let detail = "highest priority of the nodes that are up".to_owned();
+            self.tell(EventKind::LeadChosen, Some(&node), true, detail);
         }
     }
 
@@ -184,19 +299,21 @@ impl Governor {
         if !self.members.config.lead_note || early || self.memory.doubt.is_some() {
             return;
         }
-        let decision = LeadNote::of(record);
-        let takers = self.members.nodes.iter();
-        for member in takers.filter(|m| takes_note(m, &decision)) {
+        let record = record.clone();
+        for member in &self.members.nodes {
+            let Some(decision) = note_for(member, &record) else {
+                continue;
+            };
             let name = member.config.name.clone();
             if !self.memory.writing.insert(name.clone()) {
                 continue;
             }
             let (config, node) = (Arc::clone(&self.members.config), member.config.clone());
-            let decision = decision.clone();
             self.memory.writers.spawn(async move {
                 let written = match Box::pin(preflight::open(&config, &node)).await {
                     Ok(link) => lead_note::leave(&link, &decision)
                         .await
+                        .map(|()| decision)
                         .map_err(|e| e.to_string()),
                     Err(why) => Err(why),
                 };
@@ -206,12 +323,15 @@ impl Governor {
     }
 
     /// The next probe sees it; until then the node is not asked again.
-    pub(super) fn note_left(&mut self, done: Result<(NodeName, Result<(), String>), JoinError>) {
+    pub(super) fn note_left(
+        &mut self,
+        done: Result<(NodeName, Result<LeadNote, String>), JoinError>,
+    ) {
         match done {
-            Ok((node, Ok(()))) => {
+            Ok((node, Ok(written))) => {
                 if let Some(member) = self.members.get_mut(&node) {
-                    if let (Some(facts), Some(record)) = (&mut member.facts, &self.record) {
-                        facts.note = Some(LeadNote::of(record));
+                    if let Some(facts) = &mut member.facts {
+                        facts.note = Some(written);
                     }
                     member.kick.ring();
                 }
@@ -227,14 +347,42 @@ impl Governor {
     }
 }
 
-/// A standby has its primary's. In BDR, ALTER ROLE is DDL that waits for all nodes. The note of
-/// another cluster is another instance's: two that overwrote each other's would never end.
-fn takes_note(member: &Member, note: &LeadNote) -> bool {
-    let Some(facts) = &member.facts else {
-        return false;
-    };
+/// What FAILOVER answers where nothing was moved, only decided.
+fn appointed(
+    cluster: &ClusterName,
+    from: Option<NodeName>,
+    target: &NodeName,
+    epoch: Epoch,
+) -> Report {
+    Report {
+        kind: "failover",
+        cluster: cluster.clone(),
+        from,
+        to: target.clone(),
+        epoch,
+        started: SystemTime::now(),
+        outcome: Outcome::Completed,
+        phases: Vec::new(),
+        held: 0,
+        stopped: 0,
+        blockers: Vec::new(),
+        warnings: Vec::new(),
+        estimated_loss_bytes: None,
+    }
+}
+
+/// The note that a node lacks, if it takes one. A standby has its primary's. In BDR, ALTER ROLE is
+/// DDL that waits for all nodes. The note of another cluster is another instance's: two that
+/// overwrote each other's would never end.
+fn note_for(member: &Member, record: &Record) -> Option<LeadNote> {
+    let facts = member.facts.as_ref()?;
     let able = !facts.in_recovery && !facts.read_only && facts.bdr.is_none();
-    let known = facts.note.as_ref();
-    let older = known.is_none_or(|known| known.cluster == note.cluster && known.epoch < note.epoch);
-    member.health.observed() == Observed::Up && member.fence.is_none() && able && older
+    let up = member.health.observed() == Observed::Up && member.fence.is_none();
+    let note = LeadNote::of(record, facts.system_identifier?);
+    let lacking = match &facts.note {
+        None => true,
+        Some(known) if known.server != note.server => true,
+        Some(known) => known.cluster == note.cluster && known.epoch < note.epoch,
+    };
+    (able && up && lacking).then_some(note)
 }

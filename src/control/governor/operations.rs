@@ -34,7 +34,9 @@ impl Governor {
                 Err(refusal) => drop(reply.send(Err(refusal))),
             },
             Command::Failover(target, accept_loss, reply) => {
-                self.settle_doubt().await;
+                if let Some(result) = self.appoint(&target, accept_loss).await {
+                    return self.answer(reply, result);
+                }
                 let accept = if accept_loss {
                     Accept::Anything
                 } else {
@@ -98,6 +100,9 @@ impl Governor {
     }
 
     fn switchover(&self, request: &SwitchoverRequest) -> Result<Operation, Refusal> {
+        if let Some(why) = self.memory.doubt() {
+            return Err(requests::in_doubt(&self.members.config.name, why));
+        }
         let parties = requests::parties(&self.members, self.record.as_ref(), &request.target)?;
         let plan = requests::switchover_plan(&parties, &self.members.config, request)?;
         Ok(self.operation(plan, &parties, None))
@@ -198,6 +203,9 @@ impl Governor {
             Err(error) => {
                 // The record says what holds; everything else is made new from it.
                 tracing::error!(%error, "an operation ended unexpectedly");
+                if automatic {
+                    self.succession.ended(false, None);
+                }
                 self.out
                     .gates
                     .hold(&self.members.config.name, HoldOwner::NoLead);
@@ -221,6 +229,8 @@ impl Governor {
             self.decided_at = Some(Instant::now());
             self.record = Some(record);
             self.gate = GateState::Open;
+            self.memory.has_served = true;
+            self.judge_anew();
         } else if ended.adopt || (failover && ended.report.phases.len() > 1) {
             // Sessions were stopped: whoever is lead by record, its gate must be opened anew.
             self.gate = GateState::Closed;

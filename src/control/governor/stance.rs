@@ -31,7 +31,11 @@ impl Governor {
     pub(super) fn take_stance(&mut self) {
         let lead = self.record.as_ref().and_then(|r| self.members.get(&r.node));
         let doubted = self.memory.doubt();
-        let usable = doubted.is_none() && lead.is_some_and(Member::is_usable_lead);
+        // At the first time all must have been heard: one may remember a newer decision.
+        let early = !self.memory.has_served
+            && self.members.config.lead_note
+            && self.members.nodes.iter().any(Member::is_unheard);
+        let usable = doubted.is_none() && !early && lead.is_some_and(Member::is_usable_lead);
         if usable {
             self.unusable_since = None;
         } else if self.unusable_since.is_none() {
@@ -50,7 +54,7 @@ impl Governor {
         self.apply(&wanted);
     }
 
-    fn no_lead(&self) -> String {
+    pub(super) fn no_lead(&self) -> String {
         match &self.record {
             Some(record) => format!(
                 "the recorded lead \"{}\" is no node of cluster \"{}\" any more",
@@ -93,13 +97,10 @@ impl Governor {
                 GateState::Refusing
             }
         };
+        self.memory.has_served |= next == GateState::Open;
         let (kind, success, detail) = match wanted {
             Stance::Serve => (EventKind::ClientsServed, true, String::new()),
-            Stance::Hold => (
-                EventKind::ClientsHeld,
-                false,
-                "the lead is not available".to_owned(),
-            ),
+            Stance::Hold => (EventKind::ClientsHeld, false, self.why_not_served()),
             Stance::Refuse(why) => (EventKind::ClientsRefused, false, why.clone()),
         };
         self.tell(kind, self.lead_name().as_ref(), success, detail);

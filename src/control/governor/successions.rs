@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::super::driver::Operation;
 use super::super::failover::Accept;
+use super::super::health::Now;
 use super::super::member::Member;
 use super::super::requests;
 use super::super::succession::{LeadState, Policy, Succession, succession};
@@ -28,8 +29,10 @@ pub(super) struct Successions {
     barred: Option<String>,
     /// Answers to sessions on the lead, by server, while it is in doubt.
     pulse: Option<BTreeMap<u64, u64>>,
+    /// How often they were looked at.
+    looks: u32,
     /// When one of them was last seen to rise.
-    answered_at: Option<Instant>,
+    answered_at: Option<Now>,
     /// No automatic failover before.
     not_before: Option<Instant>,
     failures: u32,
@@ -62,6 +65,7 @@ impl Governor {
         let doubtful = member.health.is_in_doubt() || member.health.observed() == Observed::Down;
         if !doubtful {
             self.succession.pulse = None;
+            self.succession.looks = 0;
             self.succession.answered_at = None;
             return;
         }
@@ -73,8 +77,9 @@ impl Governor {
             earlier.is_some_and(|earlier| bytes > earlier)
         };
         if now.iter().any(rose) {
-            self.succession.answered_at = Some(Instant::now());
+            self.succession.answered_at = Some(self.now());
         }
+        self.succession.looks = self.succession.looks.saturating_add(1);
     }
 
     /// Begins a failover if the lead is lost and somebody may take over.
@@ -94,7 +99,13 @@ impl Governor {
             promotes: config.promote == Promote::PgPromote,
         };
         let state = self.lead_state(member);
-        let contenders = self.members.contenders(&lead, now);
+        if let LeadState::Down(waited) = state
+            && self.is_too_early(&lead, waited)
+        {
+            return;
+        }
+        let alive = self.succession.answered_at;
+        let contenders = self.members.contenders(&lead, alive, now);
         match succession(state, &contenders, policy) {
             Succession::Keep => self.succession.barred = None,
             Succession::Barred(why) => self.tell_barred(&lead, why),
@@ -111,8 +122,31 @@ impl Governor {
         }
     }
 
+    /// Which standby has most is known only when each was asked after the lead was lost, and whether
+    /// sessions are answered only at the second look.
+    fn is_too_early(&self, lead: &NodeName, waited: Duration) -> bool {
+        if self.succession.looks < 2
+            && !self
+                .succession
+                .pulse
+                .as_ref()
+                .is_none_or(BTreeMap::is_empty)
+        {
+            return true;
+        }
+        let patience = self.members.config.monitor_timeout * 2;
+        if waited > patience || self.members.standbys_are_fresh(lead) {
+            return false;
+        }
+        for member in &self.members.nodes {
+            member.kick.ring();
+        }
+        true
+    }
+
     fn lead_state(&self, lead: &Member) -> LeadState {
         match lead.health.observed() {
+            _ if lead.fence.is_some() => LeadState::Other,
             Observed::Down if self.is_answering_sessions() => LeadState::AnswersSessions,
             Observed::Down => LeadState::Down(lead.health.down_for(self.now()).unwrap_or_default()),
             Observed::Up if lead.facts.as_ref().is_some_and(|f| f.in_recovery) => {
@@ -126,7 +160,7 @@ impl Governor {
     fn is_answering_sessions(&self) -> bool {
         let patience = self.members.config.monitor_timeout.max(PULSE_LEAST);
         let at = self.succession.answered_at;
-        at.is_some_and(|at| at.elapsed() <= patience)
+        at.is_some_and(|at| self.now().saturating_sub(at) <= patience)
     }
 
     fn pause_left(&self) -> Option<Duration> {
@@ -165,7 +199,8 @@ impl Governor {
     ) -> Result<Operation, super::Refusal> {
         let parties = requests::parties(&self.members, self.record.as_ref(), target)?;
         let plan = requests::failover_plan(&parties, &self.members.config);
-        let terms = requests::terms(&parties, &self.members, accept);
+        let alive = self.succession.answered_at;
+        let terms = requests::terms(&parties, &self.members, accept, alive);
         Ok(self.operation(plan, &parties, Some(terms)))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::events::News;
 use super::super::member::Member;
@@ -13,6 +13,8 @@ use super::{Governor, RemovedNode, Reply};
 use crate::cluster::{Observed, Wanted};
 use crate::config::{Candidate, EventKind, NodeConfig, NodeName};
 
+/// How long the disk may take.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at whether a node is empty.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -44,12 +46,24 @@ impl Governor {
         };
         let mut record = member.kept.clone();
         change(&mut record);
-        let kept = self.out.store.keep_node(node.clone(), record.clone()).await;
-        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
+        self.store_node(node, record.clone()).await?;
         if let Some(member) = self.members.get_mut(node) {
             member.kept = record;
         }
         Ok(())
+    }
+
+    /// A store that hangs must not stop the watch over the cluster.
+    async fn store_node(&self, node: &NodeName, record: NodeRecord) -> Result<(), Refusal> {
+        let kept = timeout(
+            STORE_PATIENCE,
+            self.out.store.keep_node(node.clone(), record),
+        );
+        match kept.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(requests::not_kept(&error.to_string())),
+            Err(_) => Err(requests::not_kept("the store does not answer")),
+        }
     }
 
     fn leads(&self, node: &NodeName) -> bool {
@@ -74,15 +88,22 @@ impl Governor {
         }
         self.not_the_target(node)?;
         let found = self.members.get(node).and_then(|m| m.identity().found);
+        // Whoever says READY has seen which server is there; but the lead's data is not a matter of
+        // its address.
+        let accepted = found.filter(|_| wanted == Wanted::Ready && !self.leads(node));
         let change = |kept: &mut NodeRecord| {
             kept.wanted = wanted;
+            kept.identity = accepted.or(kept.identity);
             if wanted == Wanted::Ready {
                 kept.maintenance_since = None;
-                // Whoever says READY has seen which server is there.
-                kept.identity = found.or(kept.identity);
             }
         };
         self.keep(node, change).await?;
+        if wanted == Wanted::Ready
+            && let Some(member) = self.members.get_mut(node)
+        {
+            member.beside_lead = false;
+        }
         let text = format!("set to {} by an operator", wanted_word(wanted));
         self.tell(EventKind::NodeWanted, Some(node), true, text);
         self.judge_anew();
@@ -90,7 +111,7 @@ impl Governor {
     }
 
     /// States that depend on what is kept.
-    fn judge_anew(&mut self) {
+    pub(super) fn judge_anew(&mut self) {
         let (lead, now) = (self.lead_name(), self.now());
         let changes = self.members.judge(lead.as_ref(), now);
         self.tell_changes(&changes);
@@ -126,6 +147,9 @@ impl Governor {
         if self.members.get(node).is_some() {
             return Err(requests::is_member(&cluster, node));
         }
+        if self.leads(node) {
+            return Err(requests::is_recorded_lead(&cluster, node));
+        }
         let same = |m: &&Member| m.config.host == added.host && m.config.port == added.port;
         if let Some(other) = self.members.nodes.iter().find(same) {
             return Err(requests::same_address(&cluster, other.name()));
@@ -148,8 +172,7 @@ impl Governor {
             },
             ..NodeRecord::default()
         };
-        let kept = self.out.store.keep_node(node.clone(), record.clone()).await;
-        kept.map_err(|e| requests::not_kept(&e.to_string()))?;
+        self.store_node(node, record.clone()).await?;
         let member = Member::new(config, record);
         self.monitors.begin(&self.members.config, &member);
         self.members.nodes.push(member);
@@ -158,8 +181,8 @@ impl Governor {
         Ok(())
     }
 
-    /// The node is no member any more, whatever the file says; what it was is kept, so that the
-    /// same server is known if it is added again.
+    /// The node is no member any more, whatever the file says, also after a restart. ADD NODE takes
+    /// whichever server is there then.
     pub(super) async fn remove_node(&mut self, node: &NodeName) -> Result<RemovedNode, Refusal> {
         if self.leads(node) {
             return Err(requests::is_lead(&self.members.config.name, node));
@@ -182,6 +205,13 @@ impl Governor {
         }
         self.not_the_target(node)?;
         let others = self.members.nodes.iter().filter(|m| m.name() != node);
+        if self
+            .members
+            .get(node)
+            .is_some_and(|m| m.kept.wanted == Wanted::Fenced)
+        {
+            return Err(requests::is_fenced(node));
+        }
         let busy = others
             .filter(|m| m.kept.maintenance_since.is_some())
             .map(|m| m.config.name.clone())
@@ -263,6 +293,9 @@ impl Governor {
         let Some(member) = self.members.get(node) else {
             return Err(requests::no_such_node(node));
         };
+        if self.leads(node) || member.kept.maintenance_since.is_none() {
+            return Err(requests::not_in_maintenance(node));
+        }
         let mut needed = self.members.nodes.iter();
         let unseen = needed.find(|m| {
             let needed = m.name() == node || lead.as_ref() == Some(m.name());
@@ -278,8 +311,11 @@ impl Governor {
             // Whichever server answers there is the node: an upgrade makes a new one.
             self.keep(node, |kept| kept.identity = identity.found)
                 .await?;
-            self.judge_anew();
         }
+        if let Some(member) = self.members.get_mut(node) {
+            member.beside_lead = false;
+        }
+        self.judge_anew();
         let unfit = |m: &&Member| m.observed != Observed::Up || m.fence.is_some();
         if let Some(member) = self.members.get(node).filter(unfit) {
             return Ok(Some(member.reason.clone()));
