@@ -3,10 +3,9 @@
 
 use std::time::Instant;
 
-use super::{AGAIN, FAST, Scene, SceneSpec, events, leads, quiet, refuses, told};
+use super::{AGAIN, FAST, Scene, SceneSpec, events, kill_at_once, leads, quiet, refuses, told};
 use crate::harness::ledger::Nature;
 use crate::harness::pair::Kind;
-use crate::harness::workspace::{children, signal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_both_nodes_were_down_only_the_lead_is_served_by_itself() {
@@ -21,7 +20,7 @@ async fn when_both_nodes_were_down_only_the_lead_is_served_by_itself() {
         scene
             .workload
             .begin(&format!("{first} first"), Nature::Unplanned);
-        both_at_once(&mut scene);
+        kill_at_once(&mut scene, &["n1", "n2"]);
         refuses(&scene.proxy).await;
         assert_eq!(
             events(&scene.proxy, "all_nodes_down").await.len(),
@@ -60,18 +59,6 @@ async fn when_both_nodes_were_down_only_the_lead_is_served_by_itself() {
     let (verdict, work, _) = scene.verdict(&["n1", "n2"], &Default::default()).await;
     assert!(verdict.is_clean(0), "{verdict:?}");
     quiet(&work);
-}
-
-/// One signal for all processes of both.
-fn both_at_once(scene: &mut Scene) {
-    let postmasters = [scene.mesh.node("n1").pid(), scene.mesh.node("n2").pid()];
-    signal(&postmasters, "STOP");
-    let mut all: Vec<u32> = postmasters.into_iter().flat_map(children).collect();
-    all.extend(postmasters);
-    signal(&all, "KILL");
-    for node in ["n1", "n2"] {
-        scene.mesh.node_mut(node).kill9();
-    }
 }
 
 /// The lead is gone for good, and the operator says that the shadow's copy shall hold.

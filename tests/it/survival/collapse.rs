@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{AGAIN, FAST, Scene, SceneSpec, leads, quiet};
+use super::{AGAIN, FAST, Scene, SceneSpec, kill_at_once, leads, quiet};
 use crate::harness::ledger::Nature;
 use crate::harness::pair::Kind;
 use crate::harness::proxy::{ADMIN, CLUSTER};
@@ -65,12 +65,7 @@ async fn after_everything_was_killed_the_recorded_lead_rules_and_nothing_is_lost
         });
         tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
         let killed = dice.shuffled(["n1", "n2", "proxy"]);
-        for name in killed {
-            match name {
-                "proxy" => scene.proxy.kill9(),
-                node => scene.mesh.node_mut(node).kill9(),
-            }
-        }
+        kill_at_once(&mut scene, &killed);
         let recorded = scene.proxy.recorded_lead().expect("a record");
         let started = dice.shuffled(["n1", "n2", "proxy"]);
         for name in started {

@@ -75,6 +75,8 @@ enum Fault {
     Immediate,
     Fast,
     Silence,
+    /// It hears pgsluice, and the other node, but pgsluice does not hear it.
+    Mute,
     Refuse,
 }
 
@@ -86,6 +88,7 @@ fn strike(stage: &mut Stage, victim: &str, fault: Fault) -> Option<Cut> {
         Fault::Immediate => stage.pair.node_mut(victim).stop_immediate(),
         Fault::Fast => stage.pair.node_mut(victim).stop(),
         Fault::Silence => return Some(stage.pair.lab().silence(victim, Part::All, Way::Both)),
+        Fault::Mute => return Some(stage.pair.lab().silence(victim, Part::Pgsluice, Way::From)),
         Fault::Refuse => return Some(stage.pair.lab().refuse(victim, Part::All)),
     }
     None
@@ -166,7 +169,7 @@ async fn a_lead_that_is_stopped_or_killed_is_replaced_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lead_that_cannot_be_reached_is_replaced_and_comes_back() {
-    survives(Kind::Native, &[Fault::Refuse, Fault::Silence]).await;
+    survives(Kind::Native, &[Fault::Refuse, Fault::Silence, Fault::Mute]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

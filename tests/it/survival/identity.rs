@@ -9,12 +9,14 @@ use crate::harness::pair::Kind;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_lost_for_good_is_removed_and_another_one_takes_its_place() {
-    let mut scene = Scene::start(SceneSpec::new(Kind::Native, &["n1", "n2"], FAST)).await;
+    let cluster = format!("{FAST}permanent_after = \"2s\"\n");
+    let mut scene = Scene::start(SceneSpec::new(Kind::Native, &["n1", "n2"], &cluster)).await;
     scene.ready("n2").await;
     scene.workload.begin("lost", Nature::Unplanned);
     scene.mesh.node_mut("n1").kill9();
     scene.workload.outage("n1").await;
     leads(&scene.proxy, "n2").await;
+    told(&scene.proxy, "node_permanent_candidate", "REMOVE NODE n1;").await;
 
     // An empty server at its address is not the node, and gets nobody.
     scene.mesh.node_mut("n1").reinit().await;

@@ -8,6 +8,7 @@ mod failover;
 mod identity;
 mod maintenance;
 mod memory;
+mod partition;
 mod reads;
 mod returns;
 mod sessions;
@@ -25,6 +26,7 @@ use crate::harness::ledger::{self, Verdict, Work, Workload, WorkloadSpec, check_
 use crate::harness::mesh::{Mesh, MeshSpec};
 use crate::harness::pair::Kind;
 use crate::harness::proxy::{ADMIN, CLUSTER, NamedRow, Proxy};
+use crate::harness::workspace::{children, signal};
 use crate::tool::{Said, console, start_console};
 
 /// A lead is replaced by itself, and quickly.
@@ -133,6 +135,31 @@ impl Scene {
         let nodes: Vec<_> = copies.iter().map(|name| self.mesh.node(name)).collect();
         let verdict = check_copies(&nodes, &work, late).await;
         (verdict, work, self.proxy)
+    }
+}
+
+/// Kills nodes, and pgsluice as `proxy`, in this order, with one signal for all their processes: no
+/// failover fits in between.
+pub(crate) fn kill_at_once(scene: &mut Scene, victims: &[&str]) {
+    let nodes = || victims.iter().filter(|name| **name != "proxy");
+    let postmasters: Vec<u32> = nodes().map(|name| scene.mesh.node(name).pid()).collect();
+    // Frozen first, so that they start no more children while they are listed.
+    signal(&postmasters, "STOP");
+    let all = victims.iter().flat_map(|name| match *name {
+        "proxy" => vec![scene.proxy.pid()],
+        node => {
+            let postmaster = scene.mesh.node(node).pid();
+            let mut pids = children(postmaster);
+            pids.push(postmaster);
+            pids
+        }
+    });
+    signal(&all.collect::<Vec<u32>>(), "KILL");
+    for name in nodes() {
+        scene.mesh.node_mut(name).kill9();
+    }
+    if victims.contains(&"proxy") {
+        scene.proxy.kill9();
     }
 }
 
