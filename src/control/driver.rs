@@ -228,6 +228,10 @@ impl Driver {
                 Action::StopBlockers => {
                     gates.stop_blockers(cluster, from, StopReason::DrainTimeout);
                 }
+                // Before they go on, and are none any more.
+                Action::NameBlockers => {
+                    self.report.blockers = gates.drain_status(cluster, from).blockers;
+                }
                 Action::Nudge => self.nudge(),
                 Action::ClosePrewarmed => gates.close_idle(cluster, &operation.plan.to),
                 Action::Resume => self.resume(),
@@ -241,11 +245,8 @@ impl Driver {
         }
     }
 
-    /// The blockers are named while they still are.
-    fn resume(&mut self) {
+    fn resume(&self) {
         let (gates, cluster) = (&self.operation.gates, &self.operation.config.name);
-        let status = gates.drain_status(cluster, &self.operation.plan.from);
-        self.report.blockers = status.blockers;
         match self.operation.plan.kind {
             Kind::Switchover => gates.resume(cluster, None),
             // The Director looks at the recorded lead again when this operation has ended.

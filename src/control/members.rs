@@ -173,7 +173,7 @@ impl Members {
         let lead = lead.and_then(|name| self.get(name));
         let is_lead = lead.is_some_and(|lead| lead.name() == member.name());
         let others_lead = lead.filter(|lead| !is_lead && lead.is_usable_lead());
-        let second = self.second_primary(member, others_lead);
+        let second = second_primary(member, others_lead);
         let fence = fence(member.identity()).or_else(|| second.clone());
         let flapping = !is_lead && member.health.is_flapping(self.rules(), now);
         Standing {
@@ -187,31 +187,6 @@ impl Members {
             follows: others_lead.map_or(Follows::Unknown, |lead| follows(lead, member)),
             returns: others_lead.map_or(Follows::Unknown, |lead| hands_over(lead, member)),
         }
-    }
-
-    /// A node of the lead's own system that takes writes although it was a standby, or that was
-    /// found beside the lead before.
-    fn second_primary(&self, member: &Member, lead: Option<&Member>) -> Option<String> {
-        const WHY: &str = "it takes writes beside the lead (unexpected primary)";
-        if member.beside_lead {
-            return Some(WHY.to_owned());
-        }
-        let lead = lead?;
-        // The lead was asked after the node was first seen as a primary, and still is one itself.
-        let asked = lead.facts_age.map(|facts| facts.asked_at);
-        let later = member
-            .primary_since
-            .zip(asked)
-            .is_some_and(|(since, at)| at > since);
-        let primary = |m: &Member| m.identity().in_recovery == Some(false);
-        let one_system =
-            member.identity().found.is_some() && member.identity().found == lead.identity().found;
-        // A logical peer may have been made from a copy of the lead.
-        let logical = links_between(lead, member)
-            .iter()
-            .any(|l| l.kind != "physical");
-        (one_system && primary(member) && primary(lead) && later && !logical)
-            .then(|| WHY.to_owned())
     }
 
     /// Remembers how far behind each node was while the lead could be seen.
@@ -399,6 +374,30 @@ impl Members {
             slots: slots(&self.nodes),
         }
     }
+}
+
+/// A node of the lead's own system that takes writes although it was a standby, or that was
+/// found beside the lead before.
+fn second_primary(member: &Member, lead: Option<&Member>) -> Option<String> {
+    const WHY: &str = "it takes writes beside the lead (unexpected primary)";
+    if member.beside_lead {
+        return Some(WHY.to_owned());
+    }
+    let lead = lead?;
+    // The lead was asked after the node was first seen as a primary, and still is one itself.
+    let asked = lead.facts_age.map(|facts| facts.asked_at);
+    let later = member
+        .primary_since
+        .zip(asked)
+        .is_some_and(|(since, at)| at > since);
+    let primary = |m: &Member| m.identity().in_recovery == Some(false);
+    let one_system =
+        member.identity().found.is_some() && member.identity().found == lead.identity().found;
+    // A logical peer may have been made from a copy of the lead.
+    let logical = links_between(lead, member)
+        .iter()
+        .any(|l| l.kind != "physical");
+    (one_system && primary(member) && primary(lead) && later && !logical).then(|| WHY.to_owned())
 }
 
 /// Does a node follow the lead, as the lead's slots and the node's subscriptions tell?

@@ -63,16 +63,10 @@ pub(super) async fn watch(
         };
         tokio::select! {
             () = sleep_until(began + interval) => {}
-            () = kick.rung() => {}
+            () = rung(&kick, &doubt) => {}
             () = role_changed(&mut link) => {}
         }
-        // In doubt, `fall` is a length of time too: what rings does not shorten it.
-        let least = if doubt.is_failing() {
-            interval
-        } else {
-            PAUSE_LEAST
-        };
-        sleep_until(began + least).await;
+        sleep_until(began + PAUSE_LEAST).await;
     }
 }
 
@@ -104,13 +98,23 @@ impl Doubt {
         self.about_logins = matches!(observation.logins, Logins::Fail(_));
     }
 
-    fn is_failing(&self) -> bool {
-        !self.good && self.streak > 0
+    /// It failed, and whether it is down is being found out.
+    fn is_confirming(&self) -> bool {
+        !self.good && (1..self.enough).contains(&self.streak)
     }
 
     fn is_in_doubt(&self) -> bool {
         self.streak < self.enough || self.about_logins
     }
+}
+
+/// Facts make a probe come at once, but not those that confirm its failure: they are as far apart as
+/// an operator has said, however many clients meet the same fault.
+async fn rung(kick: &Kick, doubt: &Doubt) {
+    if doubt.is_confirming() {
+        return std::future::pending().await;
+    }
+    kick.rung().await;
 }
 
 async fn role_changed(link: &mut Option<NodeLink>) {

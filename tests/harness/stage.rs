@@ -112,8 +112,9 @@ impl Stage {
                 pair.n2.query(&sql).await;
             }
         }
-        // A profile brings its own timings.
-        let timing = if spec.cluster.contains("profile = ") {
+        // A profile brings its own timings, and so may the test.
+        let own = ["profile = ", "monitor_interval"];
+        let timing = if own.iter().any(|key| spec.cluster.contains(key)) {
             ""
         } else {
             "monitor_interval = \"250ms\"\n"

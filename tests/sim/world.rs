@@ -619,7 +619,11 @@ impl World {
                 Action::Warn(text) if text.contains("were still running") => {
                     self.excused = self.released;
                 }
-                Action::Nudge | Action::ClosePrewarmed | Action::Adopt | Action::Warn(_) => {}
+                Action::NameBlockers
+                | Action::Nudge
+                | Action::ClosePrewarmed
+                | Action::Adopt
+                | Action::Warn(_) => {}
             }
         }
     }

@@ -242,6 +242,8 @@ pub enum Action {
     CancelBlockers,
     /// Close the blockers' sessions.
     StopBlockers,
+    /// Note who did not come to a safe point: for their sake it is given up.
+    NameBlockers,
     /// Make replication feedback come: a message on the target, then on the lead.
     Nudge,
     /// Close what prewarm opened.

@@ -194,7 +194,10 @@ fn a_late_answer_is_dropped() {
 #[test]
 fn what_drain_timeout_does_is_the_operators_choice() {
     for (choice, first) in [
-        (OnDrainTimeout::Abort, vec![Action::Resume]),
+        (
+            OnDrainTimeout::Abort,
+            vec![Action::NameBlockers, Action::Resume],
+        ),
         (OnDrainTimeout::Cancel, vec![Action::CancelBlockers]),
         (
             OnDrainTimeout::Terminate,
@@ -224,7 +227,8 @@ fn what_drain_timeout_does_is_the_operators_choice() {
         let actions = walk
             .machine
             .step(Event::Tick, late + Limits::default().force);
-        assert_eq!(actions.first(), Some(&Action::Resume), "{choice:?}");
+        let named = [Action::NameBlockers, Action::Resume];
+        assert_eq!(actions.get(..2), Some(&named[..]), "{choice:?}");
     }
 }
 

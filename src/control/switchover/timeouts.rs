@@ -80,6 +80,7 @@ impl Machine {
             self.deadline = now + self.plan.limits.force;
             return;
         }
+        actions.push(Action::NameBlockers);
         let why = self.timeout_text("");
         self.abort(why, now, actions);
     }

@@ -99,6 +99,13 @@ fn strike(stage: &mut Stage, victim: &str, fault: Fault) -> Option<Cut> {
 async fn survives(kind: Kind, faults: &[Fault]) {
     let spec = StageSpec {
         cluster: format!("{FAST}{AGAIN}"),
+        // A server that was cut off does not hear that its sessions are over, and they keep their
+        // locks: it must ask.
+        adjust: Some(|node| {
+            node.settings.push_str(
+                "tcp_keepalives_idle = 1\ntcp_keepalives_interval = 1\ntcp_keepalives_count = 3\n",
+            );
+        }),
         ..stage(kind)
     };
     let mut stage = Stage::start(spec).await;

@@ -154,12 +154,17 @@ pub(crate) fn kill_at_once(scene: &mut Scene, victims: &[&str]) {
             pids
         }
     });
-    signal(&all.collect::<Vec<u32>>(), "KILL");
+    let all: Vec<u32> = all.collect();
+    signal(&all, "KILL");
     for name in nodes() {
         scene.mesh.node_mut(name).kill9();
     }
     if victims.contains(&"proxy") {
         scene.proxy.kill9();
+    }
+    let there = |pid: &u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    while all.iter().any(there) {
+        std::thread::yield_now();
     }
 }
 
