@@ -54,7 +54,7 @@ async fn when_both_nodes_were_down_only_the_lead_is_served_by_itself() {
         leads(&scene.proxy, "n1").await;
     }
     scene.ready("n2").await;
-    let (verdict, work, _) = scene.verdict(&["n1", "n2"], &Default::default()).await;
+    let (verdict, work, _) = scene.verdict(&["n1", "n2"]).await;
     assert!(verdict.is_clean(0), "{verdict:?}");
     quiet(&work);
 }

@@ -63,7 +63,7 @@ async fn after_everything_was_killed_the_recorded_lead_rules_and_nothing_is_lost
                 &format!("SWITCHOVER {CLUSTER} TO {target}"),
             )
         });
-        tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
+        tokio::time::sleep(Duration::from_millis(dice.below(1000))).await;
         let killed = dice.shuffled(["n1", "n2", "proxy"]);
         kill_at_once(&mut scene, &killed);
         let recorded = scene.proxy.recorded_lead().expect("a record");
@@ -83,7 +83,7 @@ async fn after_everything_was_killed_the_recorded_lead_rules_and_nothing_is_lost
         lead = now;
     }
     leads(&scene.proxy, &lead).await;
-    let (verdict, work, _) = scene.verdict(&["n1", "n2"], &Default::default()).await;
+    let (verdict, work, _) = scene.verdict(&["n1", "n2"]).await;
     println!("{verdict:?}");
     assert!(verdict.is_clean(moves), "{verdict:?}");
     quiet(&work);

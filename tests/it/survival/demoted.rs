@@ -29,7 +29,7 @@ async fn a_standby_that_is_promoted_after_the_primary_was_stopped_is_followed() 
     leads(&scene.proxy, "n2").await;
     scene.mesh.rebuild("n1", "n2").await;
     scene.ready("n1").await;
-    let (verdict, ..) = scene.verdict(&["n2"], &Default::default()).await;
+    let (verdict, ..) = scene.verdict(&["n2"]).await;
     assert!(verdict.is_clean(1), "{verdict:?}");
 }
 
@@ -48,6 +48,6 @@ async fn a_primary_that_comes_back_as_standby_is_not_waited_for() {
     println!("demoted: {outage:?}");
     leads(&scene.proxy, "n2").await;
     scene.ready("n1").await;
-    let (verdict, ..) = scene.verdict(&["n2"], &Default::default()).await;
+    let (verdict, ..) = scene.verdict(&["n2"]).await;
     assert!(verdict.is_clean(1), "{verdict:?}");
 }

@@ -1,6 +1,11 @@
 //! The cluster survives: what operators and clients see when nodes fail, come back, are replaced and
 //! are maintained. Each test is a scenario.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "figures for docs/scenarios.md, with --nocapture"
+)]
+
 mod both_down;
 mod collapse;
 mod demoted;
@@ -123,7 +128,12 @@ impl Scene {
     }
 
     /// Ends the writers; what these copies say of what they were told.
-    pub(crate) async fn verdict(
+    pub(crate) async fn verdict(self, copies: &[&str]) -> (Verdict, Work, Proxy) {
+        self.verdict_but(copies, &BTreeSet::new()).await
+    }
+
+    /// The same, with writes of a failed lead that arrived only after a failover.
+    pub(crate) async fn verdict_but(
         self,
         copies: &[&str],
         late: &BTreeSet<i64>,
@@ -232,6 +242,14 @@ pub(crate) async fn timed(proxy: &Proxy, sql: &str) -> (Said, Duration) {
 pub(crate) fn may_promote() -> String {
     let monitor = MONITOR.user;
     format!("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {monitor};")
+}
+
+/// Of rows that came with a copy: they have its time, not that of their commit, and seem to overlap.
+pub(crate) fn but_for_copied_rows(verdict: &Verdict) -> Verdict {
+    Verdict {
+        overlap: 0,
+        ..verdict.clone()
+    }
 }
 
 /// Nothing was noticed but what was done to the servers.

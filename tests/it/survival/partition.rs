@@ -36,7 +36,7 @@ async fn nodes_that_hear_nothing_of_each_other_move_nobody() {
     scene.workload.all_served().await;
     leads(&scene.proxy, "n1").await;
     scene.ready("n2").await;
-    let (verdict, work, _) = scene.verdict(&["n1", "n2"], &Default::default()).await;
+    let (verdict, work, _) = scene.verdict(&["n1", "n2"]).await;
     assert!(verdict.is_clean(0), "{verdict:?}");
     quiet(&work);
 }

@@ -107,7 +107,7 @@ async fn a_standby_that_fails_costs_its_readers_a_query_and_writers_nothing() {
     scene.console("REMOVE NODE n5").await.ok();
     assert_ne!(served_by(&scene.proxy, READ).await.as_deref(), Some("n5"));
     scene.workload.all_served().await;
-    let (verdict, work, _) = scene.verdict(&["n1", "n2"], &Default::default()).await;
+    let (verdict, work, _) = scene.verdict(&["n1", "n2"]).await;
     assert!(verdict.is_clean(0), "{verdict:?}");
     assert_eq!(work.reconnects(), 0, "writers notice nothing");
     quiet(&work);

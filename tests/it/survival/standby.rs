@@ -86,7 +86,7 @@ async fn a_standby_that_somebody_promoted_gets_no_clients() {
     scene.mesh.node_mut("n1").kill9();
     scene.workload.outage("n1").await;
     leads(&scene.proxy, "n2").await;
-    let (verdict, work, _) = scene.verdict(&["n2"], &Default::default()).await;
+    let (verdict, work, _) = scene.verdict(&["n2"]).await;
     assert!(verdict.is_clean_but_for_losses(1), "{verdict:?}");
     quiet(&work);
 }
