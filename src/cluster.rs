@@ -338,6 +338,11 @@ pub enum Fact {
         /// 25006, 53100, 57P01, 57P02 or 57P03.
         sqlstate: String,
     },
+    /// A server told a client that it is no standby any more.
+    Promoted {
+        /// The node.
+        node: NodeName,
+    },
 }
 
 impl Fact {
@@ -346,7 +351,8 @@ impl Fact {
         match self {
             Self::DialFailed { node, .. }
             | Self::ServerLost { node, .. }
-            | Self::ServerSaid { node, .. } => node,
+            | Self::ServerSaid { node, .. }
+            | Self::Promoted { node } => node,
         }
     }
 }

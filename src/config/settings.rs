@@ -320,8 +320,7 @@ section! {
         /// How sessions of `route = "read"` and `"any"` are spread over the nodes: in turn, or to
         /// the one with the fewest of them, both in proportion to the weights.
         balance: Balance = Kind::Choice { words: Balance::WORDS, later: &[] }, Text("round-robin"), Live;
-        /// A node that is behind the lead by more serves no reads. Not more than the cluster's
-        /// `switchover_lag_max`: beyond that a node serves nothing.
+        /// A node that is behind the lead by more serves no reads.
         read_lag_max: u64 = Kind::Size { max: 1 << 44 }, Text("16MB"), Live;
         /// A node that is behind the lead by more than this time serves no reads, nor does one of
         /// which that is not known; off: only bytes count.

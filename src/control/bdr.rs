@@ -104,7 +104,7 @@ async fn raft(link: &NodeLink, catalog: &Catalog) -> Result<Option<Raft>, LinkEr
     // A function of a foreign version that fails costs this answer, no more.
     let row = match link.row(RAFT, &[]).await {
         Ok(row) => row,
-        Err(error) if error.is_fatal() => return Err(error),
+        Err(error) if error.is_of_the_node() => return Err(error),
         Err(_) => return Ok(None),
     };
     let state = field::<Option<String>>(&row, 0)?;
@@ -293,7 +293,7 @@ pub(super) async fn camo(
 async fn text(link: &NodeLink, sql: &str, params: &[&str]) -> Result<Option<String>, LinkError> {
     match link.row(sql, params).await {
         Ok(row) => field(&row, 0),
-        Err(error) if error.is_fatal() => Err(error),
+        Err(error) if error.is_of_the_node() => Err(error),
         Err(_) => Ok(None),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -59,7 +60,7 @@ impl Director {
         for (name, config) in &setup.config.clusters {
             let record = setup.store.load(name).await?;
             let members = Members::new(config, &kept);
-            let view = Arc::new(members.view(record.as_ref(), None));
+            let view = Arc::new(members.view(record.as_ref(), None, Duration::ZERO));
             let (view_sender, view) = watch::channel(view);
             let (operation_sender, operation) = watch::channel(None);
             let (commands, received) = mpsc::channel(COMMANDS);

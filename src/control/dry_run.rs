@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::driver::Operation;
 use super::hands;
 use super::report::first_report;
-use super::{Outcome, Refusal, Report, requests};
+use super::{Outcome, Refusal, Report, refusals};
 use crate::pool::Blocker;
 
 /// A statement that has run for so long may well run on.
@@ -20,7 +20,7 @@ pub(super) async fn run(operation: Operation) -> Result<Report, Refusal> {
     let began = Instant::now();
     let limit = operation.plan.limits.preflight;
     let checks = Box::pin(hands::preflight(operation.clone()));
-    let refused = |why: &str| requests::refused(&operation.config.name, &operation.plan, why);
+    let refused = |why: &str| refusals::refused(&operation.config.name, &operation.plan, why);
     match timeout(limit, checks).await {
         Ok(hands::Outcome::Prepared(prepared)) => report.warnings = prepared.warnings,
         Ok(hands::Outcome::Refused(refusal)) => return Err(refused(&refusal.why)),

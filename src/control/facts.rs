@@ -39,6 +39,20 @@ pub(super) struct NodeFacts {
     pub consumers: Option<Vec<Consumer>>,
     /// Its place in a BDR or PGD group.
     pub bdr: Option<BdrNode>,
+    /// How many probes ago it told the three above; 0: just now, as far as it tells them.
+    pub probes_ago: u32,
+}
+
+impl NodeFacts {
+    /// If it has just not told how it replicates, what it told before holds for `most` probes.
+    pub(super) fn complete_from(&mut self, before: &Self, most: u32) {
+        if self.probes_ago > 0 && before.probes_ago < most {
+            self.senders.clone_from(&before.senders);
+            self.consumers.clone_from(&before.consumers);
+            self.bdr.clone_from(&before.bdr);
+            self.probes_ago = before.probes_ago.saturating_add(1);
+        }
+    }
 }
 
 /// A slot, a walsender, or both, at an origin.
@@ -125,12 +139,17 @@ pub(super) async fn facts(link: &NodeLink, config: &ClusterConfig) -> Result<Tol
         senders: Vec::new(),
         consumers: None,
         bdr: None,
+        probes_ago: 0,
     };
     // What a role may not see, and what an extension does not answer, costs the view a link, not
     // the node its health.
     let mut spoilt = false;
     if let Err(error) = replication(link, config, &mut facts).await {
+        if error.ends_the_session() {
+            return Err(error);
+        }
         spoilt = error.is_fatal();
+        facts.probes_ago = u32::from(error.is_of_the_node());
         tracing::debug!(%error, "replication is not told");
     }
     Ok(Told { facts, spoilt })
@@ -159,7 +178,7 @@ async fn replication(
     }
     let mut consumers = consumers_of(link, wanted, &catalog, facts.bdr.as_ref()).await?;
     match add_stats(link, facts.version, &catalog, &mut consumers).await {
-        Err(error) if error.is_fatal() => return Err(error),
+        Err(error) if error.is_of_the_node() => return Err(error),
         _ => {}
     }
     facts.consumers = Some(consumers);
@@ -186,4 +205,44 @@ fn sender(row: &Row) -> Result<Sender, LinkError> {
         safe_wal: field(row, 15)?,
         bdr: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{NodeFacts, Sender};
+
+    #[test]
+    fn what_was_told_of_replication_outlives_some_probes_that_did_not_tell_it() {
+        let told = |senders: usize, probes_ago| NodeFacts {
+            took: Duration::ZERO,
+            in_recovery: false,
+            read_only: false,
+            version: 170_000,
+            system_identifier: None,
+            lsn: None,
+            received: None,
+            note: None,
+            senders: vec![Sender::default(); senders],
+            consumers: None,
+            bdr: None,
+            probes_ago,
+        };
+        let mut shown = told(2, 0);
+        for (senders, probes_ago, expected) in [
+            (0, 1, (2, 1)),
+            (0, 1, (2, 2)),
+            // Three in a row: it is not known any more.
+            (0, 1, (0, 1)),
+            (3, 0, (3, 0)),
+            // All slots were dropped: that was told.
+            (0, 0, (0, 0)),
+        ] {
+            let mut next = told(senders, probes_ago);
+            next.complete_from(&shown, 2);
+            assert_eq!((next.senders.len(), next.probes_ago), expected);
+            shown = next;
+        }
+    }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::applied::applied_so_far;
 use super::health::Seen;
 use super::monitor::probe;
 use super::node_link::NodeLink;
 use super::preflight::open;
-use super::replication::{Consumer, LinkKind, applied_so_far, consumers, received};
+use super::replication::{Consumer, LinkKind, consumers, received};
 use super::switchover::{Findings, Promotion};
 use crate::config::{ClusterConfig, NodeConfig, Promote};
 use crate::lsn::Lsn;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::applied::{Progress, applied_so_far};
 use super::coordination::{CommitError, Store};
 use super::driver::Operation;
 use super::failover;
@@ -11,7 +12,7 @@ use super::node_link::{LinkError, NodeLink};
 use super::preflight::{self, Parties};
 use super::quiesce;
 use super::record::Record;
-use super::replication::{Consumer, LinkKind, Progress, applied_so_far};
+use super::replication::{Consumer, LinkKind};
 use super::switchover::{Answer, Findings, Kind, Task};
 use crate::pool::DrainStatus;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::governor::Command;
-use super::{Handle, Refusal, SwitchoverRequest, requests};
+use super::{Handle, Refusal, SwitchoverRequest, refusals};
 use crate::cluster::{NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, ClusterName, NodeName};
 
@@ -40,7 +40,7 @@ impl Handle {
         let mut steps = Steps::new();
         // Before the lead is moved for it.
         if let Some(other) = self.in_maintenance(&cluster, node) {
-            return Err(requests::in_maintenance(&cluster, &other));
+            return Err(refusals::in_maintenance(&cluster, &other));
         }
         if self.leads(&cluster, node) {
             let target = self.successor(&cluster, node)?;
@@ -52,7 +52,7 @@ impl Handle {
             };
             let report = self.switchover(&cluster, request).await?;
             if let super::Outcome::Aborted { phase, why } = &report.outcome {
-                return Err(requests::not_moved(&cluster, &target, phase, why));
+                return Err(refusals::not_moved(&cluster, &target, phase, why));
             }
             steps.push(Step {
                 name: "switchover",
@@ -113,7 +113,7 @@ impl Handle {
             match missing {
                 None => break,
                 Some(why) if Instant::now() >= deadline => {
-                    return Err(requests::not_fit(node, &why));
+                    return Err(refusals::not_fit(node, &why));
                 }
                 Some(_) => sleep(POLL).await,
             }
@@ -153,7 +153,7 @@ impl Handle {
         });
         able.max_by_key(|n| n.priority)
             .map(|n| n.name.clone())
-            .ok_or_else(|| requests::nobody_takes_over(cluster, lead))
+            .ok_or_else(|| refusals::nobody_takes_over(cluster, lead))
     }
 }
 

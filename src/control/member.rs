@@ -97,6 +97,8 @@ pub(super) struct Member {
     pub reason: String,
     /// Why it must not be used, whatever it answers.
     pub fence: Option<String>,
+    /// What it has to do until it is no longer flapping, if it is.
+    pub flapping: Option<String>,
     /// When it was found so, on the monotonic clock.
     pub changed_at: Now,
     /// What was told of its present state.
@@ -129,6 +131,7 @@ impl Member {
             since: SystemTime::now(),
             reason: String::new(),
             fence: None,
+            flapping: None,
             changed_at: Now::ZERO,
             told: Told::default(),
             away_since: None,
@@ -176,8 +179,12 @@ impl Member {
         }
     }
 
-    /// Takes in what it told.
-    pub(super) fn note_facts(&mut self, facts: NodeFacts, age: Facts) {
+    /// Takes in what it told. What it did not tell of replication just now, it told before: for
+    /// `most` probes.
+    pub(super) fn note_facts(&mut self, mut facts: NodeFacts, age: Facts, most: u32) {
+        if let Some(before) = &self.facts {
+            facts.complete_from(before, most);
+        }
         if facts.in_recovery {
             self.primary_since = None;
             self.beside_lead = false;

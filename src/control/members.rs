@@ -3,20 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failover::LastSeen;
 use super::health::{Now, Rules};
 use super::links::{HIDDEN, links, links_between, slots};
-use super::member::{Facts, Member, Trail, node_view};
+use super::member::{Facts, Member, node_view};
 use super::monitor::Observation;
 use super::record::{Membership, NodeRecords, Record};
-use super::succession::Contender;
 use super::verdict::{Follows, Nominee, Standing, fence, follower};
-use crate::cluster::{ClusterView, Observed, OperationView};
+use crate::cluster::{Behind, ClusterView, Observed, OperationView};
 use crate::config::{ClusterConfig, NodeConfig, NodeName};
-use crate::lsn::Lsn;
 
-/// What was seen of a node is of no use for a failover when the lead was seen so much later.
-const TRAIL_AGE_LEAST: Duration = Duration::from_secs(2);
+/// What a node told so long ago says nothing of how far others are behind it.
+const STALE_LEAST: Duration = Duration::from_secs(10);
 
 /// What an observation changed of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +110,7 @@ impl Members {
                     asked_at,
                     heard_at: now,
                 },
+                rules.fall,
             );
         }
         self.note_trails(lead, now);
@@ -150,6 +148,7 @@ impl Members {
             let fenced = member.fence.is_none() && standing.fence.is_some();
             member.beside_lead |= standing.beside_lead;
             member.fence = standing.fence;
+            member.flapping = standing.flapping;
             let state = member.observed != observed;
             let back_after = if state {
                 member.enter(observed, now)
@@ -189,109 +188,6 @@ impl Members {
         }
     }
 
-    /// Remembers how far behind each node was while the lead could be seen.
-    fn note_trails(&mut self, lead: Option<&NodeName>, now: Now) {
-        let Some(lead) = lead.and_then(|name| self.get(name)) else {
-            return;
-        };
-        let fresh = lead.is_usable_lead() && lead.facts_age.is_some_and(|f| f.heard_at == now);
-        let trails: Vec<Option<Trail>> = self
-            .nodes
-            .iter()
-            .map(|m| match follows(lead, m) {
-                Follows::Behind(bytes) if fresh => Some(Trail {
-                    bytes,
-                    confirmed: confirmed(lead, m),
-                    at: now,
-                }),
-                _ => None,
-            })
-            .collect();
-        for (member, trail) in self.nodes.iter_mut().zip(trails) {
-            if member.health.observed() != Observed::Up {
-                // It may have lost something, or missed something since.
-                member.trail = None;
-            } else if trail.is_some() {
-                member.trail = trail;
-            }
-        }
-    }
-
-    /// What was seen of a node while the lead was last alive; what is older tells nothing.
-    fn trail(&self, member: &Member, lead: &Member, alive: Option<Now>) -> Option<Trail> {
-        let trail = member.trail?;
-        let heard = lead.facts_age?.heard_at;
-        let timely = heard.saturating_sub(trail.at) <= self.patience();
-        (timely && self.saw_its_end(lead, alive)).then_some(trail)
-    }
-
-    fn patience(&self) -> Duration {
-        (self.config.monitor_interval * 2).max(TRAIL_AGE_LEAST)
-    }
-
-    /// Was the lead asked until just before it was lost? It may have gone on for long after the last
-    /// answer that the monitor got. `alive`: when sessions on it were last seen to be answered.
-    fn saw_its_end(&self, lead: &Member, alive: Option<Now>) -> bool {
-        let Some(facts) = lead.facts_age else {
-            return false;
-        };
-        let last_sign = lead.health.away_since().max(alive);
-        last_sign.is_none_or(|sign| sign.saturating_sub(facts.heard_at) <= self.patience())
-    }
-
-    /// Are the standbys known as they are since the lead was lost? Which of them has most is a matter
-    /// of milliseconds.
-    pub(super) fn standbys_are_fresh(&self, lead: &NodeName) -> bool {
-        let lost = self.get(lead).and_then(|lead| lead.health.away_since());
-        let fresh = |m: &Member| {
-            let standby = m.identity().in_recovery == Some(true);
-            let asked = m.facts_age.map(|facts| facts.asked_at);
-            !standby || m.health.observed() != Observed::Up || asked >= lost
-        };
-        self.nodes.iter().all(fresh)
-    }
-
-    /// Whoever might take over from the lead. `alive`: when sessions on it were last seen to be
-    /// answered.
-    pub(super) fn contenders(
-        &self,
-        lead: &NodeName,
-        alive: Option<Now>,
-        now: Now,
-    ) -> Vec<Contender> {
-        let Some(lead) = self.get(lead) else {
-            return Vec::new();
-        };
-        let others = self.nodes.iter().filter(|m| m.name() != lead.name());
-        let contender = |m: &Member| Contender {
-            name: m.config.name.clone(),
-            priority: m.config.priority,
-            candidate: m.candidate(),
-            wanted: m.kept.wanted,
-            observed: m.health.observed(),
-            fence: m.fence.clone(),
-            flapping: m.health.is_flapping(self.rules(), now),
-            trail: self.trail(m, lead, alive).map(|trail| trail.bytes),
-            follows_system: m.identity().found.is_some()
-                && m.identity().found == lead.kept.identity
-                && m.facts.as_ref().and_then(|f| f.lsn) >= lead.facts.as_ref().and_then(|f| f.lsn),
-            received: m
-                .facts
-                .as_ref()
-                .filter(|f| f.in_recovery)
-                .and_then(|f| Some(f.received?.0)),
-            in_recovery: m.facts.as_ref().is_some_and(|f| f.in_recovery),
-        };
-        others.map(contender).collect()
-    }
-
-    /// A new lead: what was seen under the old one tells nothing of what follows.
-    pub(super) fn forget_trails(&mut self) {
-        for member in &mut self.nodes {
-            member.trail = None;
-        }
-    }
-
     /// An operation has just seen that this node takes writes.
     pub(super) fn take_writes(&mut self, name: &NodeName) {
         if let Some(member) = self.get_mut(name) {
@@ -323,33 +219,13 @@ impl Members {
         self.nodes.iter().map(nominee).collect()
     }
 
-    /// What is known about the lead and the link to a target, for a failover.
-    pub(super) fn last_seen(
-        &self,
-        lead: &NodeName,
-        target: &NodeName,
-        alive: Option<Now>,
-    ) -> LastSeen {
-        let (Some(lead), Some(target)) = (self.get(lead), self.get(target)) else {
-            return LastSeen::default();
-        };
-        if !self.saw_its_end(lead, alive) {
-            return LastSeen::default();
-        }
-        let link = links_between(lead, target).into_iter().next();
-        LastSeen {
-            lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
-            confirmed: link
-                .as_ref()
-                .and_then(|l| l.replay_lsn)
-                .or_else(|| self.trail(target, lead, alive)?.confirmed),
-            slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
-            origin: lead
-                .facts
-                .as_ref()
-                .and_then(|f| f.bdr.as_ref())
-                .map(|node| node.name.clone()),
-        }
+    /// Has it not told its facts for long, though it counts as up?
+    fn is_stale(&self, member: &Member, now: Now) -> bool {
+        let limit = (self.config.monitor_interval * 5).max(STALE_LEAST);
+        let age = member
+            .facts_age
+            .map(|facts| now.saturating_sub(facts.heard_at));
+        member.health.observed() == Observed::Up && age.is_some_and(|age| age > limit)
     }
 
     /// The snapshot that readers get.
@@ -357,8 +233,17 @@ impl Members {
         &self,
         record: Option<&Record>,
         operation: Option<OperationView>,
+        now: Now,
     ) -> ClusterView {
         let lead = record.map(|r| &r.node);
+        let mut links = links(&self.nodes);
+        for link in &mut links {
+            if self.get(&link.from).is_some_and(|m| self.is_stale(m, now)) {
+                // The figures stand still while the world goes on.
+                link.lag_bytes = None;
+                link.behind = Behind::Unknown;
+            }
+        }
         ClusterView {
             name: self.config.name.clone(),
             epoch: record.map(|r| r.epoch).unwrap_or_default(),
@@ -370,7 +255,7 @@ impl Members {
             clients_why: String::new(),
             operation,
             nodes: self.nodes.iter().map(|m| node_view(m, lead)).collect(),
-            links: links(&self.nodes),
+            links,
             slots: slots(&self.nodes),
         }
     }
@@ -401,7 +286,7 @@ fn second_primary(member: &Member, lead: Option<&Member>) -> Option<String> {
 }
 
 /// Does a node follow the lead, as the lead's slots and the node's subscriptions tell?
-fn follows(lead: &Member, member: &Member) -> Follows {
+pub(super) fn follows(lead: &Member, member: &Member) -> Follows {
     let known = |m: &Member| m.facts.as_ref().is_some_and(|f| f.consumers.is_some());
     if !known(member) || lead.name() == member.name() {
         return Follows::Unknown;
@@ -432,9 +317,4 @@ fn link_state(from: &Member, to: &Member) -> Option<Follows> {
         Some(link) => link.lag_bytes.map_or(Follows::Unknown, Follows::Behind),
         None => Follows::No,
     })
-}
-
-/// What the member has confirmed to the lead.
-fn confirmed(lead: &Member, member: &Member) -> Option<Lsn> {
-    links_between(lead, member).first()?.replay_lsn
 }

@@ -2,6 +2,7 @@
 //!
 //! [`Handle`] is what the console has of it.
 
+mod applied;
 mod bdr;
 mod catalog;
 mod checks;
@@ -34,12 +35,14 @@ mod planted;
 mod preflight;
 mod quiesce;
 mod record;
+mod refusals;
 mod replication;
 mod report;
 mod requests;
 mod routing;
 mod succession;
 pub mod switchover;
+mod trails;
 mod verdict;
 mod watchkeeper;
 
@@ -255,7 +258,7 @@ impl Handle {
     /// replicates.
     pub async fn add_node(&self, node: &NodeName, added: AddedNode) -> Result<(), Refusal> {
         if let Ok(cluster) = self.cluster_of(node) {
-            return Err(requests::is_member(&cluster, node));
+            return Err(refusals::is_member(&cluster, node));
         }
         let (cluster, node) = (added.cluster.clone(), node.clone());
         self.ask(&cluster, |reply| Command::AddNode(node, added, reply))
@@ -276,7 +279,7 @@ impl Handle {
         let has = |view: &Arc<ClusterView>| view.nodes.iter().any(|n| n.name == *node);
         let found = self.views().into_iter().find(has);
         found.map_or_else(
-            || Err(requests::no_such_node(node)),
+            || Err(refusals::no_such_node(node)),
             |view| Ok(view.name.clone()),
         )
     }
@@ -306,11 +309,11 @@ impl Handle {
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, Refusal> {
         let Some(found) = self.shared.clusters.get(cluster) else {
-            return Err(requests::no_such_cluster(cluster));
+            return Err(refusals::no_such_cluster(cluster));
         };
         let (reply, answer) = oneshot::channel();
         let sent = found.commands.send(command(reply)).await;
-        sent.map_err(|_| requests::gone())?;
-        answer.await.unwrap_or_else(|_| Err(requests::gone()))
+        sent.map_err(|_| refusals::gone())?;
+        answer.await.unwrap_or_else(|_| Err(refusals::gone()))
     }
 }

@@ -64,7 +64,6 @@ pub(super) async fn watch(
         tokio::select! {
             () = sleep_until(began + interval) => {}
             () = rung(&kick, &doubt) => {}
-            () = role_changed(&mut link) => {}
         }
         sleep_until(began + PAUSE_LEAST).await;
     }
@@ -115,13 +114,6 @@ async fn rung(kick: &Kick, doubt: &Doubt) {
         return std::future::pending().await;
     }
     kick.rung().await;
-}
-
-async fn role_changed(link: &mut Option<NodeLink>) {
-    match link {
-        Some(link) => link.role_changed().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// One probe on the connection that is left from the last one, or a new one.

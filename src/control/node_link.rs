@@ -1,11 +1,8 @@
 //! A control connection to one node: every step has a deadline, and the task that drives the
 //! connection ends with it.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::tls::NoTlsStream;
@@ -49,6 +46,27 @@ impl LinkError {
     /// May the connection go on being used?
     pub(super) fn is_fatal(&self) -> bool {
         !matches!(self, Self::Server { .. } | Self::Unexpected(_))
+    }
+
+    /// Has the server ended the connection, or is it gone?
+    pub(super) fn ends_the_session(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Server { sqlstate, .. } => sqlstate.starts_with("57P"),
+            Self::Timeout { .. } | Self::Unexpected(_) => false,
+        }
+    }
+
+    /// Does it say something of the node, and not only of what our role may ask there or of what an
+    /// extension answers?
+    pub(super) fn is_of_the_node(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::Broken(_) => true,
+            Self::Server { sqlstate, .. } => {
+                matches!(sqlstate.get(..2), Some("08" | "53" | "57" | "58"))
+            }
+            Self::Unexpected(_) => false,
+        }
     }
 
     /// The server's code, if it spoke.
@@ -111,8 +129,6 @@ pub(super) struct NodeLink {
     client: Client,
     driver: JoinHandle<()>,
     deadline: Duration,
-    /// `in_hot_standby` as the server tells it unasked (PostgreSQL 14 and later).
-    standby: watch::Receiver<Option<bool>>,
 }
 
 impl NodeLink {
@@ -130,23 +146,13 @@ impl NodeLink {
         let config = login_config(login);
         let logging_in = Box::pin(config.connect_raw(stream, NoTls));
         let (client, connection) = within("login", deadlines.login, logging_in).await??;
-        let (told, standby) = watch::channel(standby_word(&connection));
         let link = Self {
             client,
-            driver: tokio::spawn(drive(connection, told)),
+            driver: tokio::spawn(drive(connection)),
             deadline: deadlines.query,
-            standby,
         };
         link.settle().await?;
         Ok(link)
-    }
-
-    /// Returns when the server has told, unasked, that it entered or left recovery. Cancel safe.
-    pub(super) async fn role_changed(&mut self) {
-        if self.standby.changed().await.is_err() {
-            // The connection ended: the next query finds that out.
-            std::future::pending::<()>().await;
-        }
     }
 
     /// Runs one statement; every parameter is text and cast in the statement. One round trip.
@@ -223,26 +229,10 @@ fn login_config(login: &MonitorLogin) -> tokio_postgres::Config {
 }
 
 /// Moves the connection's bytes until it ends, which the next query sees as a closed connection.
-async fn drive(mut connection: Connection<Stream, NoTlsStream>, told: watch::Sender<Option<bool>>) {
-    poll_fn(|cx| {
-        loop {
-            let polled = connection.poll_message(cx);
-            let word = standby_word(&connection);
-            told.send_if_modified(|known| std::mem::replace(known, word) != word);
-            match polled {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
-                Poll::Ready(Some(Ok(_))) => {}
-            }
-        }
-    })
-    .await;
-}
-
-fn standby_word(connection: &Connection<Stream, NoTlsStream>) -> Option<bool> {
-    connection
-        .parameter("in_hot_standby")
-        .map(|word| word == "on")
+async fn drive(connection: Connection<Stream, NoTlsStream>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a control connection ended");
+    }
 }
 
 /// One column, with the type it must have.
@@ -276,4 +266,33 @@ fn with_sources(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LinkError;
+
+    #[test]
+    fn a_session_that_is_ended_is_told_from_one_that_may_not_ask() {
+        for (sqlstate, of_the_node, ends) in [
+            ("57P01", true, true),
+            ("57P02", true, true),
+            ("57014", true, false),
+            ("53200", true, false),
+            ("58030", true, false),
+            ("42501", false, false),
+            ("42P01", false, false),
+            ("55000", false, false),
+            ("XX000", false, false),
+            ("", false, false),
+        ] {
+            let error = LinkError::Server {
+                sqlstate: sqlstate.to_owned(),
+                message: String::new(),
+            };
+            assert_eq!(error.is_of_the_node(), of_the_node, "{sqlstate}");
+            assert_eq!(error.ends_the_session(), ends, "{sqlstate}");
+        }
+        assert!(LinkError::Broken(String::new()).is_of_the_node());
+    }
 }

@@ -54,6 +54,12 @@ impl Telltale for Witness {
             });
         }
     }
+
+    fn server_promoted(&self) {
+        self.reports.tell(Fact::Promoted {
+            node: self.node.clone(),
+        });
+    }
 }
 
 impl Pool {

@@ -18,11 +18,16 @@ const TELLING: [SqlState; 5] = [
     SqlState::CANNOT_CONNECT_NOW,
 ];
 
-/// Hears of errors that are a reason to look at the server's node: 25006, 53100, 57P01, 57P02 and
-/// 57P03.
+/// What a standby says once it is none any more, with the next answer to a session (PostgreSQL 14
+/// and later).
+const PROMOTED: &[u8] = b"in_hot_standby\0off\0";
+
+/// Hears what is a reason to look at the server's node. Must not block.
 pub trait Telltale: std::fmt::Debug + Send + Sync {
-    /// The server said so to its client just now. Must not block.
+    /// The server told its client 25006, 53100, 57P01, 57P02 or 57P03 just now.
     fn server_said(&self, sqlstate: SqlState);
+    /// The server has been promoted.
+    fn server_promoted(&self);
 }
 
 /// Counters and state of one session. One writer: a load and a store need no locked instruction.
@@ -131,6 +136,13 @@ impl Meter {
     pub(super) fn note_error(&self, body: &[u8]) {
         if let Some(sqlstate) = SqlState::of_error(body).filter(|code| TELLING.contains(code)) {
             self.telltale.server_said(sqlstate);
+        }
+    }
+
+    /// `body`: the part of a `ParameterStatus` that is there.
+    pub(super) fn note_parameter(&self, body: &[u8]) {
+        if body == PROMOTED {
+            self.telltale.server_promoted();
         }
     }
 

@@ -340,8 +340,10 @@ impl View {
     fn see_server(&mut self, frame: &Frame<'_>, meter: &Meter) {
         self.last_tag = frame.tag;
         if frame.tag != tag::server::READY_FOR_QUERY {
-            if frame.tag == tag::server::ERROR {
-                meter.note_error(frame.head);
+            match frame.tag {
+                tag::server::ERROR => meter.note_error(frame.head),
+                tag::server::PARAMETER_STATUS => meter.note_parameter(frame.head),
+                _ => {}
             }
             self.txn.server_sent(frame.tag);
             return;

@@ -33,6 +33,10 @@ impl Telltale for Said {
     fn server_said(&self, sqlstate: SqlState) {
         self.0.lock().unwrap().push(sqlstate.to_string());
     }
+
+    fn server_promoted(&self) {
+        self.0.lock().unwrap().push("promoted".to_owned());
+    }
 }
 
 /// A relay between two sockets that the test holds the other ends of.
@@ -247,7 +251,7 @@ async fn stop_now_does_not_wait_for_an_answer() {
 }
 
 #[tokio::test]
-async fn errors_that_say_something_about_the_node_are_told() {
+async fn what_says_something_about_the_node_is_told() {
     let error = |code: &str| message(b'E', format!("SERROR\0VERROR\0C{code}\0Mx\0\0").as_bytes());
     let mut rig = Rig::start(b"");
     for code in [
@@ -261,10 +265,17 @@ async fn errors_that_say_something_about_the_node_are_told() {
     for tag in *b"ND" {
         rig.pass_down(&message(tag, b"C53100\0\0")).await;
     }
+    for status in [
+        &b"in_hot_standby\0on\0"[..],
+        b"in_hot_standby\0off\0",
+        b"x\0off\0",
+    ] {
+        rig.pass_down(&message(b'S', status)).await;
+    }
     // What has not come yet is not waited for.
     let cut = error("53100");
     rig.pass_down(&cut[..15]).await;
     rig.pass_down(&cut[15..]).await;
-    let told = ["53100", "25006", "57P01", "57P02", "57P03"];
+    let told = ["53100", "25006", "57P01", "57P02", "57P03", "promoted"];
     assert_eq!(*rig.said.0.lock().unwrap(), told);
 }

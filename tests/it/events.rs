@@ -90,7 +90,7 @@ async fn say(proxy: &Proxy, sql: &str) {
     proxy.admin(sql).await.unwrap();
 }
 
-fn is_gone(pid: &str) -> bool {
+pub(crate) fn is_gone(pid: &str) -> bool {
     let Ok(stat) = fs::read_to_string(Path::new("/proc").join(pid).join("stat")) else {
         return true;
     };

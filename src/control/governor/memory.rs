@@ -12,7 +12,7 @@ use super::super::lead_note::{self, LeadNote};
 use super::super::member::Member;
 use super::super::record::Record;
 use super::super::verdict::first_lead;
-use super::super::{Outcome, Refusal, Report, preflight, requests};
+use super::super::{Outcome, Refusal, Report, preflight, refusals, requests};
 use super::Governor;
 use super::stance::GateState;
 use crate::cluster::{Epoch, Observed};
@@ -240,7 +240,7 @@ impl Governor {
                 .memory
                 .doubt()
                 .map_or_else(|| self.no_lead(), str::to_owned);
-            return Err(requests::needs_accept_loss(&cluster, &why));
+            return Err(refusals::needs_accept_loss(&cluster, &why));
         }
         requests::can_be_appointed(&self.members, target)?;
         let from = self.lead_name();
@@ -253,7 +253,7 @@ impl Governor {
         };
         let epoch = record.epoch;
         if !self.decide(record).await {
-            return Err(requests::not_kept("the decision could not be recorded"));
+            return Err(refusals::not_kept("the decision could not be recorded"));
         }
         self.members.forget_trails();
         self.gate = GateState::Closed;

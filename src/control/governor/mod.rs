@@ -214,7 +214,9 @@ impl Governor {
             let report = running.progress.borrow().clone();
             self.out.operation.send_replace(Some(report));
         }
-        let mut view = self.members.view(self.record.as_ref(), operation);
+        let mut view = self
+            .members
+            .view(self.record.as_ref(), operation, self.now());
         (view.clients, view.clients_why) = self.treatment();
         self.publish_routes(&view);
         self.out.view.send_if_modified(|shown| {

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use super::super::driver::{self, Ended, Message, Operation};
 use super::super::failover::Accept;
 use super::super::report::first_report;
-use super::super::{Refusal, Report, SwitchoverRequest, dry_run, failover, requests, switchover};
+use super::super::{
+    Refusal, Report, SwitchoverRequest, dry_run, failover, refusals, requests, switchover,
+};
 use super::{Command, GateState, Governor, Reply, Running};
 use crate::cluster::OperationView;
 use crate::config::EventKind;
@@ -95,13 +97,13 @@ impl Governor {
     pub(super) fn free(&self) -> Result<(), Refusal> {
         match &self.running {
             None => Ok(()),
-            Some(running) => Err(requests::busy(&self.members.config.name, &running.view)),
+            Some(running) => Err(refusals::busy(&self.members.config.name, &running.view)),
         }
     }
 
     fn switchover(&self, request: &SwitchoverRequest) -> Result<Operation, Refusal> {
         if let Some(why) = self.memory.doubt() {
-            return Err(requests::in_doubt(&self.members.config.name, why));
+            return Err(refusals::in_doubt(&self.members.config.name, why));
         }
         let parties = requests::parties(&self.members, self.record.as_ref(), &request.target)?;
         let plan = requests::switchover_plan(&parties, &self.members.config, request)?;
@@ -176,19 +178,19 @@ impl Governor {
     fn abort(&mut self, reply: Reply<()>) {
         let cluster = self.members.config.name.clone();
         let Some(running) = &self.running else {
-            drop(reply.send(Err(requests::nothing_to_abort(&cluster))));
+            drop(reply.send(Err(refusals::nothing_to_abort(&cluster))));
             return;
         };
         let (answer, possible) = oneshot::channel();
         let view = running.view.clone();
         if running.messages.try_send(Message::Abort(answer)).is_err() {
-            drop(reply.send(Err(requests::too_late(&cluster, &view))));
+            drop(reply.send(Err(refusals::too_late(&cluster, &view))));
             return;
         }
         self.asides.spawn(async move {
             let result = match possible.await {
                 Ok(true) => Ok(()),
-                Ok(false) | Err(_) => Err(requests::too_late(&cluster, &view)),
+                Ok(false) | Err(_) => Err(refusals::too_late(&cluster, &view)),
             };
             let _ = reply.send(result);
         });
@@ -211,7 +213,7 @@ impl Governor {
                     .hold(&self.members.config.name, HoldOwner::NoLead);
                 self.gate = GateState::Closed;
                 self.adopt().await;
-                let refusal = requests::broken(&self.members.config.name);
+                let refusal = refusals::broken(&self.members.config.name);
                 if let Some(reply) = reply.take() {
                     drop(reply.send(Err(refusal)));
                 }

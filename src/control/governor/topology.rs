@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::events::News;
 use super::super::member::Member;
 use super::super::record::{AddedNode, Membership, NodeRecord, wanted_word};
-use super::super::{Refusal, handover, requests};
+use super::super::{Refusal, handover, refusals};
 use super::{Governor, RemovedNode, Reply};
 use crate::cluster::{Observed, Wanted};
 use crate::config::{Candidate, EventKind, NodeConfig, NodeName};
@@ -42,7 +42,7 @@ impl Governor {
         change: impl FnOnce(&mut NodeRecord),
     ) -> Result<(), Refusal> {
         let Some(member) = self.members.get(node) else {
-            return Err(requests::no_such_node(node));
+            return Err(refusals::no_such_node(node));
         };
         let mut record = member.kept.clone();
         change(&mut record);
@@ -61,8 +61,8 @@ impl Governor {
         );
         match kept.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(requests::not_kept(&error.to_string())),
-            Err(_) => Err(requests::not_kept("the store does not answer")),
+            Ok(Err(error)) => Err(refusals::not_kept(&error.to_string())),
+            Err(_) => Err(refusals::not_kept("the store does not answer")),
         }
     }
 
@@ -84,7 +84,7 @@ impl Governor {
         wanted: Wanted,
     ) -> Result<(), Refusal> {
         if self.leads(node) && wanted != Wanted::Ready {
-            return Err(requests::is_lead(&self.members.config.name, node));
+            return Err(refusals::is_lead(&self.members.config.name, node));
         }
         self.not_the_target(node)?;
         let found = self.members.get(node).and_then(|m| m.identity().found);
@@ -123,7 +123,7 @@ impl Governor {
         candidate: Candidate,
     ) -> Result<(), Refusal> {
         if self.leads(node) && candidate == Candidate::Never {
-            return Err(requests::is_lead(&self.members.config.name, node));
+            return Err(refusals::is_lead(&self.members.config.name, node));
         }
         self.not_the_target(node)?;
         self.keep(node, |kept| kept.candidate = Some(candidate))
@@ -145,14 +145,14 @@ impl Governor {
     ) -> Result<(), Refusal> {
         let cluster = self.members.config.name.clone();
         if self.members.get(node).is_some() {
-            return Err(requests::is_member(&cluster, node));
+            return Err(refusals::is_member(&cluster, node));
         }
         if self.leads(node) {
-            return Err(requests::is_recorded_lead(&cluster, node));
+            return Err(refusals::is_recorded_lead(&cluster, node));
         }
         let same = |m: &&Member| m.config.host == added.host && m.config.port == added.port;
         if let Some(other) = self.members.nodes.iter().find(same) {
-            return Err(requests::same_address(&cluster, other.name()));
+            return Err(refusals::same_address(&cluster, other.name()));
         }
         let from_file = self.members.config.nodes.iter().find(|n| n.name == *node);
         let config = match from_file {
@@ -163,7 +163,7 @@ impl Governor {
             _ => NodeConfig::at(node, &added.host, added.port, added.priority),
         };
         let Some(config) = config else {
-            return Err(requests::not_kept("the node's settings are incomplete"));
+            return Err(refusals::not_kept("the node's settings are incomplete"));
         };
         let record = NodeRecord {
             membership: match from_file {
@@ -185,7 +185,7 @@ impl Governor {
     /// whichever server is there then.
     pub(super) async fn remove_node(&mut self, node: &NodeName) -> Result<RemovedNode, Refusal> {
         if self.leads(node) {
-            return Err(requests::is_lead(&self.members.config.name, node));
+            return Err(refusals::is_lead(&self.members.config.name, node));
         }
         self.not_the_target(node)?;
         self.keep(node, |kept| kept.membership = Membership::Removed)
@@ -201,7 +201,7 @@ impl Governor {
     pub(super) async fn begin_maintenance(&mut self, node: &NodeName) -> Result<(), Refusal> {
         let cluster = self.members.config.name.clone();
         if self.leads(node) {
-            return Err(requests::is_lead(&cluster, node));
+            return Err(refusals::is_lead(&cluster, node));
         }
         self.not_the_target(node)?;
         let others = self.members.nodes.iter().filter(|m| m.name() != node);
@@ -210,14 +210,14 @@ impl Governor {
             .get(node)
             .is_some_and(|m| m.kept.wanted == Wanted::Fenced)
         {
-            return Err(requests::is_fenced(node));
+            return Err(refusals::is_fenced(node));
         }
         let busy = others
             .filter(|m| m.kept.maintenance_since.is_some())
             .map(|m| m.config.name.clone())
             .next();
         if let Some(other) = busy {
-            return Err(requests::in_maintenance(&cluster, &other));
+            return Err(refusals::in_maintenance(&cluster, &other));
         }
         let change = |kept: &mut NodeRecord| {
             // Sessions leave at their safe points; out of service comes after that.
@@ -254,7 +254,7 @@ impl Governor {
         reply: Reply<Vec<NodeName>>,
     ) {
         let Some(member) = self.members.get(node) else {
-            drop(reply.send(Err(requests::no_such_node(node))));
+            drop(reply.send(Err(refusals::no_such_node(node))));
             return;
         };
         let up = |m: &&Member| m.name() != node && m.health.observed() == Observed::Up;
@@ -264,7 +264,7 @@ impl Governor {
         let journal = self.out.journal.clone();
         self.asides.spawn(async move {
             let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
-            let done = done.map_err(|why| requests::not_handed_over(&node.name, &why));
+            let done = done.map_err(|why| refusals::not_handed_over(&node.name, &why));
             if let Ok(followers) = &done {
                 let detail = format!(
                     "{} nodes have all that it wrote: it can be stopped",
@@ -291,10 +291,10 @@ impl Governor {
         let asked = asked.saturating_duration_since(self.process_began);
         let lead = self.lead_name();
         let Some(member) = self.members.get(node) else {
-            return Err(requests::no_such_node(node));
+            return Err(refusals::no_such_node(node));
         };
         if self.leads(node) || member.kept.maintenance_since.is_none() {
-            return Err(requests::not_in_maintenance(node));
+            return Err(refusals::not_in_maintenance(node));
         }
         let mut needed = self.members.nodes.iter();
         let unseen = needed.find(|m| {

@@ -248,7 +248,9 @@ impl Governor {
         tracing::debug!(?fact, "probing at once");
         match fact {
             Fact::DialFailed { .. } => member.kick.ring_for_logins(),
-            Fact::ServerLost { .. } | Fact::ServerSaid { .. } => member.kick.ring(),
+            Fact::ServerLost { .. } | Fact::ServerSaid { .. } | Fact::Promoted { .. } => {
+                member.kick.ring();
+            }
         }
         if let Fact::ServerSaid { node, sqlstate } = fact
             && sqlstate == "53100"
