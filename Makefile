@@ -9,7 +9,7 @@ export PATH := $(PATH):$(CURDIR)/.dev/bin
 build:                  ## the release binary, target/release/pgsluice
 	$(CARGO) build --release --locked
 
-demo:                   ## two replicating nodes, 16 writers, four switchovers, one kill -9
+demo:                   ## two replicating nodes, 16 writers, four switchovers, two kill -9
 	@scripts/setup.sh demo
 	$(CARGO) build --release --locked --bin pgsluice --example demo
 	@target/release/examples/demo --pgsluice target/release/pgsluice

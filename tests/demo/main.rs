@@ -1,7 +1,8 @@
 //! The demo, started by `make demo`: two PostgreSQL nodes that replicate to each other, pgsluice in
 //! front of them, sixteen clients that write all the time; four switchovers, one that is given up
-//! because of a client that sits idle in its transaction, and a lead that is killed. At the end the
-//! databases say whether anything was lost.
+//! because of a client that sits idle in its transaction, a lead that is killed and replaced by
+//! itself, its return and a switchover back, and a second kill for which an operator is needed. At
+//! the end the databases say whether anything was lost.
 //!
 //! The last line is for machines: `demo: PASS ...` or `demo: FAIL ...`.
 
@@ -16,6 +17,7 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod losses;
 mod screen;
 mod tally;
 
@@ -35,10 +37,13 @@ use tally::Tally;
 
 /// Clients that write.
 const CLIENTS: usize = 16;
-/// Where the lead goes, in this order.
-const ROUTE: [&str; 4] = ["n2", "n1", "n2", "n1"];
+/// Where the lead goes, in this order, before it is killed.
+const ROUTE: [&str; 3] = ["n2", "n1", "n2"];
 /// How long the clients write between two events.
-const CALM: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_millis(1500);
+/// A second failover within five minutes is an operator's business.
+const CLUSTER_SETTINGS: &str =
+    "failover = \"auto\"\nprofile = \"fast\"\nfailover_min_interval = \"5min\"\n";
 /// How long the switchover that is bound to be given up waits for the client that does not move.
 const DRAIN_TIMEOUT: &str = "300ms";
 
@@ -79,9 +84,11 @@ async fn run(binary: PathBuf) -> Tally {
     for target in ROUTE {
         show.switchover(target).await;
     }
-    show.blocked_switchover("n2").await;
-    let late = show.kill_the_lead("n2").await;
-    show.close(&late).await
+    show.blocked_switchover("n1").await;
+    show.automatic_failover("n1").await;
+    show.switchover("n2").await;
+    show.failover_by_an_operator("n1").await;
+    show.close().await
 }
 
 /// What is on stage.
@@ -91,6 +98,8 @@ struct Show {
     proxy: Proxy,
     workload: Workload,
     tally: Tally,
+    /// Writes that reached the new lead only when the dead one was back.
+    late: BTreeSet<i64>,
 }
 
 impl Show {
@@ -116,7 +125,7 @@ impl Show {
         let begun = Instant::now();
         screen.busy("starting pgsluice");
         let spec = ProxySpec {
-            cluster: "monitor_interval = \"250ms\"\nmonitor_timeout = \"1s\"\n".to_owned(),
+            cluster: CLUSTER_SETTINGS.to_owned(),
             ..ProxySpec::new(binary)
         };
         let proxy = Proxy::start(&pair, spec).await;
@@ -152,6 +161,7 @@ impl Show {
             proxy,
             workload,
             tally: Tally::new(CLIENTS),
+            late: BTreeSet::new(),
         }
     }
 
@@ -218,54 +228,8 @@ impl Show {
         self.show_clients();
     }
 
-    /// The lead dies; an operator says who is next; the dead node comes back. Gives the writes that
-    /// reached the new lead only then.
-    async fn kill_the_lead(&mut self, target: &'static str) -> BTreeSet<i64> {
-        self.calm("before the kill").await;
-        let dead = self.proxy.lead().await.unwrap_or_default();
-        self.screen.chapter(&format!(
-            "kill -9 {dead}, then FAILOVER {CLUSTER} TO {target}"
-        ));
-        self.workload.begin("kill -9", Nature::Unplanned);
-        self.pair.node_mut(&dead).kill9();
-        self.screen
-            .note(&format!("every process of {dead} is gone; clients wait"));
-        let begun = Instant::now();
-        self.screen.busy("waiting for the operator's FAILOVER");
-        match self.fail_over(target).await {
-            Ok(phases) => {
-                self.screen.phases(&phases);
-                self.workload.all_served().await;
-                self.screen.done(
-                    "served",
-                    &format!("every client, by {target}"),
-                    begun.elapsed(),
-                );
-                self.tally.failovers += 1;
-            }
-            Err(message) => self.fail(&format!("failover: {message}")),
-        }
-        self.expect_lead(target).await;
-        self.show_clients();
-        self.calm("after the failover").await;
-
-        let begun = Instant::now();
-        self.screen.busy(&format!("starting {dead} again"));
-        let before = ledger::rows_written_by(self.pair.node(target), &dead).await;
-        self.pair.node_mut(&dead).start().await;
-        self.pair.catch_up().await;
-        let after = ledger::rows_written_by(self.pair.node(target), &dead).await;
-        let late: BTreeSet<i64> = after.difference(&before).copied().collect();
-        let what = format!(
-            "{dead} is back and caught up; it brought {} late writes",
-            late.len()
-        );
-        self.screen.done("back", &what, begun.elapsed());
-        late
-    }
-
     /// Compares what the clients know with what both databases hold.
-    async fn close(mut self, late: &BTreeSet<i64>) -> Tally {
+    async fn close(mut self) -> Tally {
         self.calm("the end").await;
         self.screen.chapter("The ledger");
         let begun = Instant::now();
@@ -273,8 +237,8 @@ impl Show {
         let work = self.workload.stop().await;
         self.pair.catch_up().await;
         self.screen.busy("asking both databases");
-        let verdict = ledger::check(self.pair.nodes(), &work, late).await;
-        self.tally.judge(&work, &verdict, late);
+        let verdict = ledger::check(self.pair.nodes(), &work, &self.late).await;
+        self.tally.judge(&work, &verdict, &self.late);
         self.screen
             .done("checked", "both copies, by SQL", begun.elapsed());
         self.screen.table(&tally::table(&work));
@@ -282,19 +246,6 @@ impl Show {
             self.screen.problem(problem);
         }
         self.tally
-    }
-
-    /// Refused for as long as the node is not known to be dead: repeated, as an operator would.
-    async fn fail_over(&self, target: &str) -> Result<Vec<NamedRow>, String> {
-        let deadline = Instant::now() + Duration::from_secs(15);
-        loop {
-            let command = format!("FAILOVER {CLUSTER} TO {target} ACCEPT LOSS");
-            match self.say(&command).await {
-                Ok(rows) => return Ok(rows),
-                Err(error) if Instant::now() > deadline => return Err(error.message),
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
     }
 
     /// Lets the clients write for a while.
