@@ -6,12 +6,14 @@ use super::catalog::denied;
 use super::node_link::{LinkError, NodeLink, field};
 use super::replication::{Consumer, LinkKind};
 
-// Of the subscription to the dead lead alone: what comes from others never ends.
+// Of the subscription to the dead lead alone: what comes from others never ends. A worker that is
+// still connecting holds nothing, and a silent address holds it up for minutes.
 const BUSY_WORKERS: &str = "SELECT count(*) = 0 FROM pg_stat_activity a \
     WHERE datname = current_database() AND (backend_type LIKE 'pglogical apply%' \
       OR backend_type LIKE 'logical replication %worker' AND ($1 = '' OR EXISTS \
         (SELECT FROM pg_stat_subscription s WHERE s.pid = a.pid AND s.subname = $1))) \
-    AND coalesce(wait_event_type, '') NOT IN ('Activity', 'Extension')";
+    AND coalesce(wait_event_type, '') NOT IN ('Activity', 'Extension') \
+    AND lower(coalesce(wait_event, '')) <> 'libpqwalreceiverconnect'";
 
 // What was received may end in the middle of a record, when its primary died over it: that is
 // never replayed, and a promotion goes over it. So it also counts that nothing comes any more and

@@ -1,6 +1,8 @@
 //! A partition between the nodes, both of which pgsluice reaches.
 
 use super::{FAST, Scene, SceneSpec, events, leads, quiet, refuses, told};
+use crate::harness::eventually;
+use crate::harness::lab::{Part, Way};
 use crate::harness::ledger::Nature;
 use crate::harness::pair::Kind;
 
@@ -25,10 +27,21 @@ async fn nodes_that_hear_nothing_of_each_other_move_nobody() {
     assert_eq!(events(&scene.proxy, "failover_completed").await, []);
     scene.workload.all_served().await;
 
+    eventually("n2 falls behind", async || {
+        let lag = scene.proxy.node("n2").await["lag_seconds"].parse::<f64>();
+        lag.is_ok_and(|seconds| seconds >= 4.0)
+    })
+    .await;
+
     // Now the lead is lost too, with all that never arrived.
     scene.workload.begin("lost", Nature::Unplanned);
     scene.mesh.node_mut("n1").kill9();
-    told(&scene.proxy, "failover_barred", "\"n2\" was").await;
+    told(
+        &scene.proxy,
+        "failover_barred",
+        "\"n2\" was not seen to have everything",
+    )
+    .await;
     refuses(&scene.proxy).await;
     assert_eq!(scene.proxy.lead().await.as_deref(), Some("n1"));
     cut.heal();
@@ -39,4 +52,22 @@ async fn nodes_that_hear_nothing_of_each_other_move_nobody() {
     let (verdict, work, _) = scene.verdict(&["n1", "n2"]).await;
     assert!(verdict.is_clean(0), "{verdict:?}");
     quiet(&work);
+}
+
+/// Its apply worker has given up the connection and waits for a new one, for minutes: it holds nothing
+/// that could still be applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_still_tries_to_reach_a_silent_lead_takes_over() {
+    let cluster = format!("{FAST}failover_confirm = \"4s\"\n");
+    let mut spec = SceneSpec::new(Kind::Native, &["n1", "n2"], &cluster);
+    spec.mesh = spec.mesh.settings("wal_receiver_timeout = 1s\n");
+    let scene = Scene::start(spec).await;
+    scene.ready("n2").await;
+    scene.workload.begin("silent", Nature::Unplanned);
+    let cut = scene.mesh.lab().silence("n1", Part::All, Way::Both);
+    let outage = scene.workload.outage("n1").await;
+    println!("silent, confirmed for 4 s: {outage:?}");
+    leads(&scene.proxy, "n2").await;
+    assert_eq!(events(&scene.proxy, "failover_aborted").await, []);
+    cut.heal();
 }
