@@ -342,6 +342,8 @@ impl NodeConfig {
         values.put("host", Value::Text(host.to_owned()));
         values.put("port", Value::Integer(i64::from(port)));
         values.put("priority", Value::Integer(i64::from(priority)));
+        // It has none of its own: where one is wanted, it is the node's place in the cluster.
+        values.put("id", Value::Integer(0));
         for row in Self::rows() {
             if let Some(default) = row.default() {
                 values.put_if_absent(row.key, default);

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::gate_lsn::{self, Captured};
 use super::links::links_between;
+use super::member::Member;
 use super::members::Members;
 use super::node_link::NodeLink;
 use super::preflight;
@@ -78,48 +79,100 @@ pub(super) fn parting_advice(members: &Members, gone: &NodeName) -> Vec<(NodeNam
     let Some(gone) = members.get(gone) else {
         return Vec::new();
     };
+    let others = || members.nodes.iter().filter(|m| m.name() != gone.name());
     let mut advice = Vec::new();
-    for other in members.nodes.iter().filter(|m| m.name() != gone.name()) {
-        let name = &other.config.name;
-        let mut say = |sql: String| advice.push((name.clone(), sql));
-        if other.facts.as_ref().is_some_and(|f| f.bdr.is_some()) {
-            let node = gone
-                .facts
-                .as_ref()
-                .and_then(|f| f.bdr.as_ref())
-                .map_or_else(|| gone.name().to_string(), |bdr| bdr.name.clone());
-            say(format!(
-                "SELECT bdr.part_node(node_name := {}, wait_for_completion := true, force := false);",
-                literal(&node)
-            ));
-            continue;
+    for other in others() {
+        let rest: Vec<&Member> = others().filter(|m| m.name() != other.name()).collect();
+        let mut lines = match other.facts.as_ref().and_then(|facts| facts.bdr.as_ref()) {
+            Some(_) => vec![part_node(gone)],
+            None => known_links(gone, other),
+        };
+        if lines.is_empty() {
+            lines = what_nobody_else_has(other, &rest);
         }
-        for link in links_between(gone, other) {
-            match link.kind {
-                "logical" => say(format!(
-                    "ALTER SUBSCRIPTION {0} DISABLE; ALTER SUBSCRIPTION {0} SET (slot_name = NONE); \
-                     DROP SUBSCRIPTION {0};",
-                    identifier(&link.subscription)
-                )),
-                "pglogical" => say(format!(
-                    "SELECT pglogical.drop_subscription({});",
-                    literal(&link.subscription)
-                )),
-                _ => {}
-            }
-        }
-        // The slots that it read from keep WAL until the disk is full.
-        for link in links_between(other, gone)
-            .iter()
-            .filter(|l| !l.slot.is_empty())
-        {
-            say(format!(
-                "SELECT pg_drop_replication_slot({});",
-                literal(&link.slot)
-            ));
-        }
+        advice.extend(
+            lines
+                .into_iter()
+                .map(|sql| (other.config.name.clone(), sql)),
+        );
     }
     advice
+}
+
+fn part_node(gone: &Member) -> String {
+    let bdr = gone.facts.as_ref().and_then(|facts| facts.bdr.as_ref());
+    let node = bdr.map_or_else(|| gone.name().to_string(), |bdr| bdr.name.clone());
+    format!(
+        "SELECT bdr.part_node(node_name := {}, wait_for_completion := true, force := false);",
+        literal(&node)
+    )
+}
+
+/// As both ends told while they could.
+fn known_links(gone: &Member, other: &Member) -> Vec<String> {
+    let mut lines = Vec::new();
+    for link in links_between(gone, other) {
+        lines.extend(unsubscribe(link.kind, &link.subscription));
+    }
+    // The slots that it read from keep WAL until the disk is full.
+    for link in links_between(other, gone) {
+        if !link.slot.is_empty() {
+            lines.push(drop_slot(&link.slot));
+        }
+    }
+    lines
+}
+
+/// The node is gone since before we looked, or another server has taken its address: what is left
+/// of it is what belongs to no other member. Empty while one of them has not told.
+fn what_nobody_else_has(other: &Member, rest: &[&Member]) -> Vec<String> {
+    const DOUBT: &str = " -- no other member has to do with it: make sure that nobody else has";
+    let told = |m: &Member| m.facts.as_ref().is_some_and(|f| f.consumers.is_some());
+    let Some(facts) = &other.facts else {
+        return Vec::new();
+    };
+    if !rest.iter().all(|m| told(m)) {
+        return Vec::new();
+    }
+    let from_rest: Vec<_> = rest.iter().flat_map(|m| links_between(m, other)).collect();
+    let to_rest: Vec<_> = rest.iter().flat_map(|m| links_between(other, m)).collect();
+    let mut lines = Vec::new();
+    for consumer in facts.consumers.iter().flatten() {
+        let fed = from_rest
+            .iter()
+            .any(|link| link.subscription == consumer.subscription);
+        if !fed {
+            lines.extend(unsubscribe(consumer.kind.name(), &consumer.subscription));
+        }
+    }
+    for sender in &facts.senders {
+        let idle = !sender.active && !sender.temporary;
+        if let Some(slot) = sender.slot.as_ref().filter(|_| idle)
+            && !to_rest.iter().any(|link| link.slot == *slot)
+        {
+            lines.push(drop_slot(slot));
+        }
+    }
+    lines.into_iter().map(|line| line + DOUBT).collect()
+}
+
+fn unsubscribe(kind: &str, subscription: &str) -> Option<String> {
+    match kind {
+        "logical" => Some(format!(
+            "ALTER SUBSCRIPTION {0} DISABLE; ALTER SUBSCRIPTION {0} SET (slot_name = NONE); \
+             DROP SUBSCRIPTION {0};",
+            identifier(subscription)
+        )),
+        "pglogical" => Some(format!(
+            "SELECT pglogical.drop_subscription({});",
+            literal(subscription)
+        )),
+        _ => None,
+    }
+}
+
+fn drop_slot(slot: &str) -> String {
+    format!("SELECT pg_drop_replication_slot({});", literal(slot))
 }
 
 fn literal(text: &str) -> String {

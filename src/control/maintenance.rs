@@ -3,16 +3,18 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::governor::Command;
 use super::{Handle, Refusal, SwitchoverRequest, refusals};
-use crate::cluster::{ClusterView, NodeView, Observed, Role, Wanted};
+use crate::cluster::{NodeView, Observed, Role, Wanted};
 use crate::config::{Candidate, ClusterName, NodeName};
 
 /// How long a node may take to be fit again, and to hand over what it wrote, where the command does
 /// not say.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Something that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,25 +101,23 @@ impl Handle {
         limit: Option<Duration>,
     ) -> Result<Steps, Refusal> {
         let cluster = self.cluster_of(node)?;
-        let named = node.clone();
-        self.ask(&cluster, |reply| Command::AcceptIdentity(named, reply))
-            .await?;
-        let deadline = Instant::now() + limit.unwrap_or(PATIENCE);
-        let Some(mut view) = self.watch(&cluster) else {
-            return Err(refusals::no_such_cluster(&cluster));
-        };
-        let fit = |view: &ClusterView| view_of(view, node).is_some_and(is_fit);
-        let waited = timeout_at(deadline, view.wait_for(|view| fit(view)))
-            .await
-            .is_ok_and(|found| found.is_ok());
-        if !waited {
-            let shown = self.views().into_iter().find(|view| view.name == cluster);
-            let why = shown.and_then(|view| Some(why_not(view_of(&view, node)?)));
-            return Err(refusals::not_fit(node, &why.unwrap_or_default()));
+        let asked = Instant::now();
+        let deadline = asked + limit.unwrap_or(PATIENCE);
+        loop {
+            let named = node.clone();
+            let missing = self
+                .ask(&cluster, |reply| {
+                    Command::EndMaintenance(named, asked, reply)
+                })
+                .await?;
+            match missing {
+                None => break,
+                Some(why) if Instant::now() >= deadline => {
+                    return Err(refusals::not_fit(node, &why));
+                }
+                Some(_) => sleep(POLL).await,
+            }
         }
-        let named = node.clone();
-        self.ask(&cluster, |reply| Command::EndMaintenance(named, reply))
-            .await?;
         Ok(vec![Step {
             name: "ready",
             detail: format!("{node} is up, replicates and has caught up"),
@@ -157,23 +157,6 @@ impl Handle {
     }
 }
 
-fn view_of<'a>(view: &'a ClusterView, node: &NodeName) -> Option<&'a NodeView> {
-    view.nodes.iter().find(|n| n.name == *node)
-}
-
 fn is_fit(node: &NodeView) -> bool {
     node.observed == Observed::Up && node.fence.is_none()
-}
-
-fn why_not(node: &NodeView) -> String {
-    let observed = match node.observed {
-        Observed::Unknown => "not proven yet",
-        Observed::Up => "up",
-        Observed::Down => "down",
-        Observed::Recovering => "recovering",
-    };
-    match node.reason.as_str() {
-        "" => observed.to_owned(),
-        why => format!("{observed}: {why}"),
-    }
 }

@@ -15,6 +15,7 @@ use super::record::NodeRecord;
 use super::verdict::Identity;
 use crate::cluster::{NodeView, Observed, Role};
 use crate::config::{Candidate, NodeConfig, NodeName};
+use crate::lsn::Lsn;
 
 /// Asks a node's monitor to look at once.
 #[derive(Debug, Default)]
@@ -69,6 +70,8 @@ pub(super) struct Facts {
 pub(super) struct Trail {
     /// Bytes.
     pub bytes: u64,
+    /// What it had confirmed then: one that was promoted since reads from nobody any more.
+    pub confirmed: Option<Lsn>,
     /// When.
     pub at: Now,
 }
@@ -195,6 +198,11 @@ impl Member {
     /// Is it on its way back after it was down?
     pub(super) fn is_returning(&self) -> bool {
         self.away_since.is_some() && self.observed == Observed::Recovering
+    }
+
+    /// Has it told its facts since then?
+    pub(super) fn answered_since(&self, then: Now) -> bool {
+        self.facts_age.is_some_and(|facts| facts.asked_at >= then)
     }
 
     /// Which server it is.

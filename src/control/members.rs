@@ -188,6 +188,19 @@ impl Members {
         }
     }
 
+    /// A node of the lead's system takes writes, and the lead was not asked since whether it still
+    /// does.
+    pub(super) fn asks_for_the_lead(&self, node: &NodeName, lead: &NodeName) -> bool {
+        let (Some(member), Some(lead)) = (self.get(node), self.get(lead)) else {
+            return false;
+        };
+        let found = member.identity().found;
+        let one_system = found.is_some() && found == lead.identity().found;
+        let asked = lead.facts_age.map(|facts| facts.asked_at);
+        let since = member.primary_since;
+        member.name() != lead.name() && one_system && since.is_some() && asked <= since
+    }
+
     /// An operation has just seen that this node takes writes.
     pub(super) fn take_writes(&mut self, name: &NodeName) {
         if let Some(member) = self.get_mut(name) {
@@ -210,7 +223,6 @@ impl Members {
             wanted: m.kept.wanted,
             observed: m.health.observed(),
             fenced: m.fence.is_some(),
-            unheard: m.is_unheard(),
             read_only: m
                 .facts
                 .as_ref()

@@ -87,7 +87,9 @@ pub(super) fn succession(lead: LeadState, contenders: &[Contender], policy: Poli
         LeadState::Down(_) | LeadState::Demoted => {}
     }
     if !policy.automatic {
-        return Succession::Barred("failover = \"manual\": an operator decides (FAILOVER)".to_owned());
+        return Succession::Barred(
+            "failover = \"manual\": an operator decides (FAILOVER)".to_owned(),
+        );
     }
     let mut able: Vec<&Contender> = Vec::new();
     let mut reasons = Vec::new();
@@ -204,7 +206,8 @@ mod tests {
             automatic: false,
             ..POLICY
         };
-        let barred = Succession::Barred("failover = \"manual\": an operator decides (FAILOVER)".to_owned());
+        let barred =
+            Succession::Barred("failover = \"manual\": an operator decides (FAILOVER)".to_owned());
         assert_eq!(succession(DOWN, &all, manual), barred);
     }
 

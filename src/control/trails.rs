@@ -21,30 +21,34 @@ impl Members {
             return;
         };
         let fresh = lead.is_usable_lead() && lead.facts_age.is_some_and(|f| f.heard_at == now);
-        let lags: Vec<Option<u64>> = self
+        let trails: Vec<Option<Trail>> = self
             .nodes
             .iter()
             .map(|m| match follows(lead, m) {
-                Follows::Behind(bytes) if fresh => Some(bytes),
+                Follows::Behind(bytes) if fresh => Some(Trail {
+                    bytes,
+                    confirmed: links_between(lead, m).first().and_then(|l| l.replay_lsn),
+                    at: now,
+                }),
                 _ => None,
             })
             .collect();
-        for (member, lag) in self.nodes.iter_mut().zip(lags) {
+        for (member, trail) in self.nodes.iter_mut().zip(trails) {
             if member.health.observed() != Observed::Up {
                 // It may have lost something, or missed something since.
                 member.trail = None;
-            } else if let Some(bytes) = lag {
-                member.trail = Some(Trail { bytes, at: now });
+            } else if trail.is_some() {
+                member.trail = trail;
             }
         }
     }
 
     /// What was seen of a node while the lead was last alive; what is older tells nothing.
-    fn trail(&self, member: &Member, lead: &Member, alive: Option<Now>) -> Option<u64> {
+    fn trail(&self, member: &Member, lead: &Member, alive: Option<Now>) -> Option<Trail> {
         let trail = member.trail?;
         let heard = lead.facts_age?.heard_at;
         let timely = heard.saturating_sub(trail.at) <= self.patience();
-        (timely && self.saw_its_end(lead, alive)).then_some(trail.bytes)
+        (timely && self.saw_its_end(lead, alive)).then_some(trail)
     }
 
     fn patience(&self) -> Duration {
@@ -93,7 +97,7 @@ impl Members {
             observed: m.health.observed(),
             fence: m.fence.clone(),
             flapping: m.health.is_flapping(self.rules(), now),
-            trail: self.trail(m, lead, alive),
+            trail: self.trail(m, lead, alive).map(|trail| trail.bytes),
             follows_system: m.identity().found.is_some()
                 && m.identity().found == lead.kept.identity
                 && m.facts.as_ref().and_then(|f| f.lsn) >= lead.facts.as_ref().and_then(|f| f.lsn),
@@ -130,7 +134,10 @@ impl Members {
         let link = links_between(lead, target).into_iter().next();
         LastSeen {
             lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
-            confirmed: link.as_ref().and_then(|l| l.replay_lsn),
+            confirmed: link
+                .as_ref()
+                .and_then(|l| l.replay_lsn)
+                .or_else(|| self.trail(target, lead, alive)?.confirmed),
             slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
             origin: lead
                 .facts

@@ -102,8 +102,6 @@ pub(super) struct Nominee {
     pub observed: Observed,
     /// It must not be used.
     pub fenced: bool,
-    /// It may yet turn out to be up.
-    pub unheard: bool,
     /// Takes no writes (a physical standby, or read-only).
     pub read_only: bool,
 }
@@ -122,8 +120,8 @@ pub(super) fn first_lead(nominees: &[Nominee]) -> Option<NodeName> {
             Observed::Up if !nominee.read_only && !nominee.fenced => {
                 return Some(nominee.name.clone());
             }
-            Observed::Unknown if nominee.unheard => return None,
-            Observed::Unknown | Observed::Up | Observed::Down | Observed::Recovering => {}
+            Observed::Unknown => return None,
+            Observed::Up | Observed::Down | Observed::Recovering => {}
         }
     }
     None
@@ -243,7 +241,6 @@ mod tests {
             wanted: Wanted::Ready,
             observed,
             fenced: false,
-            unheard: observed == Observed::Unknown,
             read_only: false,
         };
         let (up, down, unknown) = (Observed::Up, Observed::Down, Observed::Unknown);

@@ -49,6 +49,11 @@ use tokio::time::Instant;
 /// fails a test.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// A figure that was measured and is not judged: shown with `--nocapture`.
+pub fn measured(figure: &str) {
+    eprintln!("measured: {figure}");
+}
+
 /// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
 pub async fn eventually<F, Fut>(what: &str, mut condition: F)
 where

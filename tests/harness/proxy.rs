@@ -341,11 +341,14 @@ impl Drop for Proxy {
         self.kill9();
         if std::thread::panicking() {
             let log = self.log();
-            let skip = log.lines().count().saturating_sub(40);
+            // Comings and goings of clients would fill it.
+            let lines = || {
+                log.lines()
+                    .filter(|line| !line.contains("pgsluice::session"))
+            };
+            let skip = lines().count().saturating_sub(60);
             eprintln!("end of the log of pgsluice:");
-            log.lines()
-                .skip(skip)
-                .for_each(|line| eprintln!("  {line}"));
+            lines().skip(skip).for_each(|line| eprintln!("  {line}"));
         }
     }
 }

@@ -4,11 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use crate::harness::client::{DATABASE, MONITOR};
-use crate::harness::eventually;
 use crate::harness::ledger::Nature;
 use crate::harness::pair::Kind;
 use crate::harness::proxy::{NamedRow, Proxy};
 use crate::harness::stage::{Stage, StageSpec};
+use crate::harness::{eventually, measured};
 use crate::switchover::stage;
 
 /// As in the seed's log: a node is tried 5 times more at intervals of 1 s after it was found dead.
@@ -84,9 +84,15 @@ async fn a_dead_lead_is_confirmed_and_replaced_and_comes_back_as_in_the_seeds_lo
     stage.pair.n2.kill9();
     let outage = stage.workload.outage("n2").await;
     stage.proxy.event("failover_completed", "n1").await;
-    let down = told_at(&stage.proxy, "node_down", "n2").unwrap() - killed;
-    let moved = told_at(&stage.proxy, "failover_completed", "n1").unwrap() - killed;
-    println!("node_down after {down:?}, failover_completed after {moved:?}, {outage:?}");
+    let since = |kind, node| {
+        let told = told_at(&stage.proxy, kind, node).unwrap();
+        told.saturating_sub(killed)
+    };
+    let down = since("node_down", "n2");
+    let moved = since("failover_completed", "n1");
+    measured(&format!(
+        "node_down after {down:?}, failover_completed after {moved:?}, {outage:?}"
+    ));
     assert!(down >= CONFIRMED, "it was tried five times more: {down:?}");
     // The first try comes at once: clients saw the node die. Each may take a little.
     let most = CONFIRMED + Duration::from_secs(2) + Duration::from_secs(3);
@@ -123,10 +129,10 @@ async fn a_dead_lead_is_confirmed_and_replaced_and_comes_back_as_in_the_seeds_lo
     let cured = now();
     stage.proxy.event("node_recovery", "n2").await;
     let recovered = told_at(&stage.proxy, "node_recovery", "n2").unwrap();
-    println!(
+    measured(&format!(
         "node_recovery {:?} after the cure",
         recovered.saturating_sub(cured)
-    );
+    ));
     // Nobody is sent back to it.
     assert_eq!(stage.proxy.lead().await.as_deref(), Some("n1"));
     let kinds = [

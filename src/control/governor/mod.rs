@@ -64,10 +64,8 @@ pub(super) enum Command {
     Emptied(NodeName, Reply<usize>),
     /// Does every other member have what this node wrote?
     HandedOver(NodeName, Duration, Reply<Vec<NodeName>>),
-    /// MAINTENANCE END: whichever server answers there now is the node.
-    AcceptIdentity(NodeName, Reply<()>),
-    /// MAINTENANCE END: it is fit again.
-    EndMaintenance(NodeName, Reply<()>),
+    /// MAINTENANCE END, said then: done if the node was seen to be fit since. Else why it is not.
+    EndMaintenance(NodeName, Instant, Reply<Option<String>>),
     /// What traffic saw.
     Saw(Fact),
 }

@@ -80,12 +80,8 @@ impl Governor {
                 let result = self.begin_maintenance(&node).await;
                 self.answer(reply, result);
             }
-            Command::AcceptIdentity(node, reply) => {
-                let result = self.accept_identity(&node).await;
-                self.answer(reply, result);
-            }
-            Command::EndMaintenance(node, reply) => {
-                let result = self.end_maintenance(&node).await;
+            Command::EndMaintenance(node, asked, reply) => {
+                let result = self.end_maintenance(&node, asked).await;
                 self.answer(reply, result);
             }
             _ => {}

@@ -282,27 +282,44 @@ impl Governor {
         });
     }
 
-    pub(super) async fn accept_identity(&mut self, node: &NodeName) -> Result<(), Refusal> {
+    /// What was seen before the command may be of the node as it was before it was stopped.
+    pub(super) async fn end_maintenance(
+        &mut self,
+        node: &NodeName,
+        asked: Instant,
+    ) -> Result<Option<String>, Refusal> {
+        let asked = asked.saturating_duration_since(self.process_began);
+        let lead = self.lead_name();
         let Some(member) = self.members.get(node) else {
             return Err(refusals::no_such_node(node));
         };
         if self.leads(node) || member.kept.maintenance_since.is_none() {
             return Err(refusals::not_in_maintenance(node));
         }
-        let found = member.identity().found;
-        self.keep(node, |kept| kept.identity = found.or(kept.identity))
-            .await?;
+        let mut needed = self.members.nodes.iter();
+        let unseen = needed.find(|m| {
+            let needed = m.name() == node || lead.as_ref() == Some(m.name());
+            needed && !m.answered_since(asked)
+        });
+        if let Some(unseen) = unseen {
+            unseen.kick.ring();
+            let (name, why) = (unseen.name(), &unseen.reason);
+            return Ok(Some(format!("\"{name}\" does not answer: {why}")));
+        }
+        let identity = member.identity();
+        if identity.found.is_some() && identity.found != identity.recorded {
+            // Whichever server answers there is the node: an upgrade makes a new one.
+            self.keep(node, |kept| kept.identity = identity.found)
+                .await?;
+        }
         if let Some(member) = self.members.get_mut(node) {
             member.beside_lead = false;
         }
         self.judge_anew();
-        if let Some(member) = self.members.get(node) {
-            member.kick.ring();
+        let unfit = |m: &&Member| m.observed != Observed::Up || m.fence.is_some();
+        if let Some(member) = self.members.get(node).filter(unfit) {
+            return Ok(Some(member.reason.clone()));
         }
-        Ok(())
-    }
-
-    pub(super) async fn end_maintenance(&mut self, node: &NodeName) -> Result<(), Refusal> {
         let change = |kept: &mut NodeRecord| {
             kept.wanted = Wanted::Ready;
             kept.maintenance_since = None;
@@ -310,6 +327,6 @@ impl Governor {
         self.keep(node, change).await?;
         let text = "the node is fit again".to_owned();
         self.tell(EventKind::MaintenanceEnded, Some(node), true, text);
-        Ok(())
+        Ok(None)
     }
 }

@@ -93,6 +93,11 @@ impl Governor {
         let lead = self.lead_name();
         let changes = self.members.note(observation, lead.as_ref(), now);
         self.tell_changes(&changes);
+        if let Some(lead) = lead.filter(|lead| self.members.asks_for_the_lead(&node, lead))
+            && let Some(lead) = self.members.get(&lead)
+        {
+            lead.kick.ring();
+        }
         self.tell_read_only(&node);
         self.feel_the_pulse(&node);
         let all_down = self

@@ -2,6 +2,7 @@
 //! its last one.
 
 use crate::harness::ledger::Nature;
+use crate::harness::measured;
 use crate::harness::node::NodeSpec;
 use crate::harness::pair::Kind;
 use crate::harness::stage::{Stage, StageSpec};
@@ -33,7 +34,9 @@ async fn a_target_whose_clock_is_behind_is_waited_for_and_no_write_loses_against
             .unwrap();
         waits.push(catch_up["ms"].parse::<f64>().unwrap());
     }
-    println!("catch_up with a clock 200 ms behind: {waits:?} ms");
+    measured(&format!(
+        "catch_up with a clock 200 ms behind: {waits:?} ms"
+    ));
     assert!(waits[0] > 150.0 && waits[2] > 150.0, "{waits:?}");
 
     // Too far behind: refused before a client is touched.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tokio_postgres::Client;
 
 use crate::harness::client::{APP, DATABASE, simple};
+use crate::harness::eventually;
 use crate::harness::ledger::{Nature, slow_commit, slow_write};
 use crate::harness::pair::Kind;
 use crate::harness::raw::{RawConn, query};
@@ -133,11 +134,14 @@ async fn vanishes_in_its_commit(stage: &mut Stage) {
     client.reset();
 }
 
+/// Falls of the test's own making are no flapping.
+const NO_GUARD: &str = "flap_limit = 0\n";
+
 const PHASES: [Phase; 4] = [Phase::Prewarm, Phase::Drain, Phase::Quiesce, Phase::Commit];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_dies_in_any_phase_is_nobodys_business() {
-    let mut stage = on_stage("").await;
+    let mut stage = on_stage(NO_GUARD).await;
     for phase in PHASES {
         stage.workload.begin(&format!("{phase:?}"), Nature::Planned);
         let stuck = Stuck::in_phase(&mut stage, phase, "n2").await;
@@ -152,12 +156,20 @@ async fn a_target_that_dies_in_any_phase_is_nobodys_business() {
         stage.ready("n2").await;
     }
     stage.moves_to("n2").await;
+    // Each of them was told, and that it was over.
+    for kind in ["switchover_aborted", "node_down", "node_recovery"] {
+        eventually(&format!("{kind} is told each time"), async || {
+            let events = stage.proxy.events().await;
+            events.iter().filter(|e| e["type"] == kind).count() == PHASES.len()
+        })
+        .await;
+    }
     stage.proves(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lead_that_dies_in_any_phase_is_waited_for_if_an_operator_decides() {
-    let mut stage = on_stage("").await;
+    let mut stage = on_stage(NO_GUARD).await;
     for phase in PHASES {
         stage
             .workload
@@ -173,5 +185,32 @@ async fn a_lead_that_dies_in_any_phase_is_waited_for_if_an_operator_decides() {
         stage.ready("n2").await;
     }
     stage.moves_to("n2").await;
+    stage.proves(1).await;
+}
+
+/// Somebody else promotes: until then the target may go, and the lead goes by plan.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_promotion_is_awaited_the_target_may_die_and_the_lead_is_shut_down() {
+    let mut stage = Stage::start(stage(Kind::Physical)).await;
+    stage.workload.begin("target killed", Nature::Planned);
+    let moving = stage.begin_switchover("n2", "");
+    stage.reaches("promote").await;
+    stage.pair.n2.kill9();
+    let refused = moving.end().await.unwrap_err();
+    assert_eq!(refused.sqlstate, "55000", "{refused:?}");
+    stage.workload.all_served().await;
+    assert_eq!(stage.workload.reconnects(), 0, "an abort leaves no trace");
+    stage.pair.n2.start().await;
+    stage.ready("n2").await;
+
+    stage.workload.begin("lead shut down", Nature::Planned);
+    let moving = stage.begin_switchover("n2", "");
+    stage.reaches("promote").await;
+    stage.pair.n1.stop();
+    stage.proxy.event("node_down", "n1").await;
+    stage.pair.n2.query("SELECT pg_promote()").await;
+    moving.end().await.unwrap();
+    stage.workload.all_served().await;
+    assert_eq!(stage.proxy.lead().await.as_deref(), Some("n2"));
     stage.proves(1).await;
 }

@@ -1,14 +1,16 @@
 //! What else an operator may find in the way of a move: told before a client is touched, or given
 //! up so that no client notices, and out of the way once it is cured.
 
+use std::process::{Command as Process, Stdio};
+
 use tokio::task::JoinHandle;
 
-use crate::harness::client::{APP, DATABASE, simple};
-use crate::harness::eventually;
+use crate::harness::client::{APP, DATABASE, MONITOR, SUPERUSER, connect_named, simple};
 use crate::harness::ledger::Nature;
-use crate::harness::node::NodeSpec;
+use crate::harness::node::{NodeSpec, Release, bin};
 use crate::harness::pair::Kind;
 use crate::harness::stage::{Refused, Stage, StageSpec};
+use crate::harness::{eventually, measured};
 use crate::switchover::stage;
 
 /// A table that the writers do not know.
@@ -103,7 +105,10 @@ async fn a_large_transaction_just_before_is_there_when_clients_are_released() {
     }
     has_all_of_it(&stage, 200_000).await;
     stage.workload.all_served().await;
-    println!("a large transaction before: {} refusals", refusals.len());
+    measured(&format!(
+        "a large transaction before: {} refusals",
+        refusals.len()
+    ));
     stage.proves(1).await;
 }
 
@@ -121,7 +126,7 @@ async fn a_large_transaction_that_ends_in_the_drain_is_waited_for() {
     let phases = moving.end().await.unwrap();
     has_all_of_it(&stage, 50_000).await;
     stage.workload.all_served().await;
-    println!("a large transaction in the drain: {phases:?}");
+    measured(&format!("a large transaction in the drain: {phases:?}"));
     stage.proves(1).await;
 }
 
@@ -188,7 +193,7 @@ async fn a_conflict_that_stops_apply_ends_the_move_and_its_cure_lets_it_happen()
 fn direct_writer(stage: &Stage) -> JoinHandle<()> {
     let port = stage.pair.n1.port();
     tokio::spawn(async move {
-        let login = crate::harness::client::connect_named(port, APP, DATABASE, "nightly");
+        let login = connect_named(port, APP, DATABASE, "nightly");
         let (client, _driver) = login.await.unwrap();
         for id in 0_u64.. {
             // In a transaction most of the time, as a job is.
@@ -217,4 +222,44 @@ async fn a_busy_direct_writer_is_named_and_does_not_hang_the_gate() {
     writer.abort();
     let _ = writer.await;
     stage.proves(3).await;
+}
+
+/// Barman's slots: one that is read by `pg_receivewal`, and one that nobody reads. Neither is the
+/// target's, whose own word counts.
+#[tokio::test]
+async fn backups_of_a_physical_pair_are_not_waited_for() {
+    let stage = Stage::start(StageSpec {
+        cluster: "promote = \"pg_promote\"\nslot_retained_max = \"1MB\"\n".to_owned(),
+        schema: format!(
+            "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {};",
+            MONITOR.user
+        ),
+        ..stage(Kind::Physical)
+    })
+    .await;
+    let n1 = &stage.pair.n1;
+    for slot in ["barman", "forgotten"] {
+        n1.query(&format!(
+            "SELECT pg_create_physical_replication_slot('{slot}', true)"
+        ))
+        .await;
+    }
+    let archive = stage.proxy.directory().join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    let mut receiver = Process::new(bin(Release::Pg15, "pg_receivewal"))
+        .args(["-h", "127.0.0.1", "-p", &n1.port().to_string()])
+        .args(["-U", SUPERUSER.user, "-S", "barman", "-D"])
+        .arg(&archive)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let active = "SELECT active FROM pg_replication_slots WHERE slot_name = 'barman'";
+    eventually("Barman reads", || n1.holds(active)).await;
+    let fill = "CREATE TABLE fill AS SELECT repeat('x', 1000) FROM generate_series(1, 3000)";
+    n1.query(fill).await;
+    stage.proxy.event("slot_retains_wal", "n1").await;
+    stage.moves_to("n2").await;
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    stage.proves(1).await;
 }

@@ -1,5 +1,6 @@
 //! pgsluice dies, or stands still, in the middle of a move; see also `crash.rs`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::deaths::{Phase, Stuck, on_stage};
@@ -48,7 +49,7 @@ async fn killed_while_it_waits_for_a_promotion_it_does_not_follow_it() {
     stage.workload.all_served().await;
     let Stage { pair, workload, .. } = stage;
     let work = workload.stop().await;
-    let verdict = check_copies(&[&pair.n1], &work, &Default::default()).await;
+    let verdict = check_copies(&[&pair.n1], &work, &BTreeSet::new()).await;
     assert!(verdict.is_clean(0), "{verdict:?}");
     assert_eq!(work.errors().count(), 0, "{:?}", work.errors().next());
 }
@@ -97,9 +98,9 @@ async fn after_a_standstill_a_move_goes_on_or_is_given_up_and_nobody_is_hurt() {
         // Where it is by then does not matter.
         tokio::task::yield_now().await;
         stands_still(&stage).await;
-        let moved = moving.end().await.is_ok();
+        let said = moving.end().await.is_ok();
         let now = stage.proxy.lead().await.unwrap();
-        assert_eq!(moved, now == target, "what it said is what is");
+        assert_eq!(said, now == target, "what it said is what is");
         moves += u64::from(now != lead);
         lead = now;
         stage.workload.all_served().await;

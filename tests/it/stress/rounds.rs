@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bench::{BOOKS, Bench, books_balance};
 use crate::harness::ledger::{Nature, Work};
+use crate::harness::measured;
 use crate::harness::pair::Kind;
 use crate::harness::stage::{Stage, StageSpec};
 use crate::switchover::stage;
@@ -47,7 +48,7 @@ fn tell(kind: Kind, work: &Work, totals: &[f64], transactions: u64) {
     let at = |share: f64| holds[((holds.len() - 1) as f64 * share) as usize];
     let mut totals = totals.to_vec();
     totals.sort_by(f64::total_cmp);
-    println!(
+    measured(&format!(
         "{kind:?}: {} moves, {} acknowledged writes, {transactions} of pgbench; a client's longest \
          wait in a move: p50 {:?}, p99 {:?}, max {:?}; the operation: p50 {} ms, max {} ms",
         totals.len(),
@@ -56,8 +57,8 @@ fn tell(kind: Kind, work: &Work, totals: &[f64], transactions: u64) {
         at(0.99),
         at(1.0),
         totals[totals.len() / 2],
-        totals[totals.len() - 1],
-    );
+        totals[totals.len() - 1]
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]

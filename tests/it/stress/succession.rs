@@ -2,6 +2,7 @@
 
 use super::deaths::{Phase, Stuck, on_stage};
 use crate::harness::ledger::Nature;
+use crate::harness::measured;
 
 /// Falls of the test's own making are no flapping, and one failover follows the other.
 const AUTOMATIC: &str = "failover = \"auto\"\nprofile = \"fast\"\nflap_limit = 0\n\
@@ -24,7 +25,7 @@ async fn a_lead_that_dies_in_the_middle_of_a_move_is_replaced_by_the_target() {
         let refused = stuck.refused().await;
         assert_eq!(refused.sqlstate, "55000", "{phase:?}: {refused:?}");
         let outage = stage.workload.outage(lead).await;
-        println!("lead killed in {phase:?}: {outage:?}");
+        measured(&format!("lead killed in {phase:?}: {outage:?}"));
         assert_eq!(stage.proxy.lead().await.as_deref(), Some(target));
         stage.proxy.event("switchover_aborted", target).await;
         stage.proxy.event("failover_completed", target).await;
