@@ -128,16 +128,16 @@ impl Members {
         let (Some(lead), Some(target)) = (self.get(lead), self.get(target)) else {
             return LastSeen::default();
         };
-        if !self.saw_its_end(lead, alive) {
-            return LastSeen::default();
-        }
+        // One that was away when the lead was lost may lack what was written meanwhile, and so may any
+        // if the lead went on after it was last heard; whatever the last figures say.
+        let trail = self.trail(target, lead, alive);
+        let known = trail.is_some();
         let link = links_between(lead, target).into_iter().next();
+        let replay = link.as_ref().and_then(|l| l.replay_lsn);
+        let confirmed = replay.or_else(|| trail.as_ref().and_then(|t| t.confirmed));
         LastSeen {
-            lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn),
-            confirmed: link
-                .as_ref()
-                .and_then(|l| l.replay_lsn)
-                .or_else(|| self.trail(target, lead, alive)?.confirmed),
+            lead_lsn: lead.facts.as_ref().and_then(|f| f.lsn).filter(|_| known),
+            confirmed: confirmed.filter(|_| known),
             slot: link.map(|l| l.slot).filter(|slot| !slot.is_empty()),
             origin: lead
                 .facts

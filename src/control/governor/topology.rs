@@ -266,10 +266,14 @@ impl Governor {
             let done = Box::pin(handover::everything(&config, &node, others, limit)).await;
             let done = done.map_err(|why| refusals::not_handed_over(&node.name, &why));
             if let Ok(followers) = &done {
-                let detail = format!(
-                    "{} nodes have all that it wrote: it can be stopped",
-                    followers.len()
-                );
+                let names: Vec<&str> = followers.iter().map(NodeName::as_str).collect();
+                let detail = match names.as_slice() {
+                    [] => "nobody reads from it: it can be stopped".to_owned(),
+                    names => format!(
+                        "all that it wrote is on {}: it can be stopped",
+                        names.join(", ")
+                    ),
+                };
                 journal.tell(News {
                     cluster: Some(config.name.clone()),
                     node: Some(node.name.clone()),

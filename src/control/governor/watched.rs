@@ -79,6 +79,8 @@ impl Monitors {
 pub(super) struct Watched {
     all_down: bool,
     read_only: BTreeMap<NodeName, bool>,
+    /// What is wrong with a node that is up, as it was told.
+    conditions: BTreeMap<NodeName, EventKind>,
     disk_full_at: BTreeMap<NodeName, Instant>,
     reminded_at: BTreeMap<NodeName, Instant>,
 }
@@ -165,18 +167,26 @@ impl Governor {
         }
     }
 
-    fn tell_condition(&self, node: &NodeName) {
+    fn tell_condition(&mut self, node: &NodeName) {
         let Some(member) = self.members.get(node) else {
             return;
         };
         let kind = match member.health.condition() {
-            Condition::Well => return,
-            Condition::Full => EventKind::NodeFull,
-            Condition::MonitorRefused => EventKind::MonitorRefused,
-            Condition::LoginsStuck => EventKind::NodeLoginsStuck,
+            Condition::Well => None,
+            Condition::Full => Some(EventKind::NodeFull),
+            Condition::MonitorRefused => Some(EventKind::MonitorRefused),
+            Condition::LoginsStuck => Some(EventKind::NodeLoginsStuck),
         };
         let reason = member.health.reason().to_owned();
-        self.tell(kind, Some(node), false, reason);
+        let before = match kind {
+            Some(kind) => self.watched.conditions.insert(node.clone(), kind),
+            None => self.watched.conditions.remove(node),
+        };
+        match (kind, before) {
+            (Some(kind), _) => self.tell(kind, Some(node), false, reason),
+            (None, Some(over)) => self.tell(over, Some(node), true, "it is over".to_owned()),
+            (None, None) => {}
+        }
     }
 
     fn tell_fence(&self, node: &NodeName) {

@@ -150,6 +150,10 @@ async fn check_stream(
     let (to, most) = (&parties.to.name, parties.config.switchover_lag_max_bytes);
     let refusal = match rows.as_slice() {
         [] => Some(format!("\"{to}\" is not connected to the lead's slot")),
+        // A walsender that has just started, and may end again: the apply worker retries.
+        [row] if row.state.as_deref().is_some_and(|state| state == "startup") => {
+            Some(format!("replication to \"{to}\" is in state startup"))
+        }
         [row] => match (row.state.as_deref(), row.replay, row.lag) {
             (None, _, _) | (_, None, _) => Some(format!(
                 "the position of \"{to}\" is hidden or unknown: GRANT pg_monitor"
