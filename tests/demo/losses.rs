@@ -113,12 +113,7 @@ impl Show {
     /// Waits until the node may become lead, in a switchover as in a failover.
     async fn ready(&mut self, target: &str) {
         self.screen.busy(&format!("{target} is checked"));
-        self.proxy.node_is(target, "observed", "up").await;
-        let command = format!("SWITCHOVER {CLUSTER} TO {target} DRY RUN");
-        crate::harness::eventually("the target is ready", async || {
-            self.proxy.admin(&command).await.is_ok()
-        })
-        .await;
+        self.proxy.ready(CLUSTER, target).await;
     }
 
     /// Phases of the last operation, as `SHOW SWITCHOVER` has them.

@@ -250,6 +250,43 @@ impl Proxy {
         eventually(&what, async || self.node(name).await[column] == value).await;
     }
 
+    /// Waits until the node may become lead of that cluster, whether in a switchover or because the
+    /// lead is lost: then only what the lead's own answers showed of a follower counts, so it must
+    /// have been asked once more.
+    pub async fn ready(&self, cluster: &str, target: &str) {
+        self.may_lead(cluster, target).await;
+        let Some(lead) = self.lead_of(cluster).await else {
+            return;
+        };
+        let probe = self.node(&lead).await.remove("probe_us");
+        eventually(&format!("{lead} was asked once more"), async || {
+            self.node(&lead).await.remove("probe_us") != probe
+        })
+        .await;
+    }
+
+    /// Waits until all that a preflight asks of that target is true.
+    pub async fn may_lead(&self, cluster: &str, target: &str) {
+        self.node_is(target, "observed", "up").await;
+        let command = format!("SWITCHOVER {cluster} TO {target} DRY RUN");
+        let refusal = std::sync::Mutex::new(String::new());
+        eventually(&format!("{target} may become lead"), async || {
+            let Err(error) = self.admin(&command).await else {
+                return true;
+            };
+            let error = error
+                .as_db_error()
+                .map_or_else(|| error.to_string(), ToString::to_string);
+            let mut last = refusal.lock().expect("nobody panics with it");
+            if error != *last {
+                eprintln!("not yet: {error}");
+                *last = error;
+            }
+            false
+        })
+        .await;
+    }
+
     /// Waits until an event of that type tells of that node.
     pub async fn event(&self, kind: &str, node: &str) {
         eventually(&format!("{kind} of {node}"), async || {

@@ -255,11 +255,7 @@ impl Stage {
 
     /// Waits until the node may become lead: all that a preflight asks is true.
     pub async fn ready(&self, target: &str) {
-        let command = format!("SWITCHOVER {CLUSTER} TO {target} DRY RUN");
-        eventually(&format!("{target} may become lead"), async || {
-            self.proxy.admin(&command).await.is_ok()
-        })
-        .await;
+        self.proxy.ready(CLUSTER, target).await;
     }
 
     /// Waits until a client's statement runs on the lead.

@@ -56,7 +56,7 @@ impl World {
             proxy.node_is(name, "observed", "up").await;
         }
         for (cluster, target) in [("shard1", "s1_iad"), ("shard2", "s2_fra")] {
-            ready(&proxy, cluster, target).await;
+            proxy.ready(cluster, target).await;
         }
         let writers = [
             writers(&proxy, "shard1").await,
@@ -146,14 +146,6 @@ async fn writers(proxy: &Proxy, database: &str) -> Workload {
     .await
 }
 
-async fn ready(proxy: &Proxy, cluster: &str, target: &str) {
-    let command = format!("SWITCHOVER {cluster} TO {target} DRY RUN");
-    eventually(&format!("{target} may lead"), async || {
-        proxy.admin(&command).await.is_ok()
-    })
-    .await;
-}
-
 async fn clusters(proxy: &Proxy) -> Vec<NamedRow> {
     proxy.admin("SHOW CLUSTERS").await.unwrap()
 }
@@ -166,8 +158,8 @@ async fn both_shards_move_at_the_same_time() {
         for writers in &world.writers {
             writers.begin("moved", Nature::Planned);
         }
-        ready(&world.proxy, "shard1", one).await;
-        ready(&world.proxy, "shard2", two).await;
+        world.proxy.ready("shard1", one).await;
+        world.proxy.ready("shard2", two).await;
         let (to_one, to_two) = (
             format!("SWITCHOVER shard1 TO {one}"),
             format!("SWITCHOVER shard2 TO {two}"),

@@ -91,7 +91,8 @@ async fn after_a_standstill_a_move_goes_on_or_is_given_up_and_nobody_is_hurt() {
     // Anywhere.
     let mut lead = "n2".to_owned();
     let mut moves = 1;
-    for target in ["n1", "n2", "n1"] {
+    for _ in 0..3 {
+        let target = if lead == "n1" { "n2" } else { "n1" };
         stage.ready(target).await;
         stage.workload.begin("anywhere", Nature::Planned);
         let moving = stage.begin_switchover(target, "");

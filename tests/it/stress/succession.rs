@@ -16,7 +16,6 @@ async fn a_lead_that_dies_in_the_middle_of_a_move_is_replaced_by_the_target() {
     let rounds = [(Phase::Drain, "n1", "n2"), (Phase::Quiesce, "n2", "n1")];
     for (phase, lead, target) in rounds {
         stage.ready(target).await;
-        stage.proxy.node_is(target, "observed", "up").await;
         let stuck = Stuck::in_phase(&mut stage, phase, target).await;
         stage.pair.catch_up().await;
         stage

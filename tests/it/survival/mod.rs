@@ -114,12 +114,7 @@ impl Scene {
 
     /// Waits until the node may become lead, and its probes have told.
     pub(crate) async fn ready(&self, node: &str) {
-        self.proxy.node_is(node, "observed", "up").await;
-        let command = format!("SWITCHOVER {CLUSTER} TO {node} DRY RUN");
-        eventually(&format!("{node} may become lead"), async || {
-            self.proxy.admin(&command).await.is_ok()
-        })
-        .await;
+        self.proxy.ready(CLUSTER, node).await;
     }
 
     /// By psql, as operators say it.

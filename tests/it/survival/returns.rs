@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{FAST, Scene, SceneSpec, events, leads, quiet, told};
+use crate::harness::eventually;
 use crate::harness::ledger::{Nature, rows_written_by};
 use crate::harness::pair::Kind;
 
@@ -29,6 +30,12 @@ async fn a_node_that_is_back_is_recovering_until_it_replicates_both_ways() {
     assert_eq!(scene.proxy.node("n1").await["observed"], "recovering");
     let off = "ALTER SUBSCRIPTION n2_from_n1 DISABLE";
     scene.mesh.node("n2").query(off).await;
+    eventually("the other direction is seen to have ended", async || {
+        let links = scene.proxy.admin("SHOW REPLICATION").await.unwrap();
+        let back = links.iter().find(|link| link["source"] == "n1");
+        back.is_none_or(|link| link["state"] != "streaming")
+    })
+    .await;
     scene.mesh.lab().link("n2", "n1").enable().await;
     let reason = "the lead does not replicate from it";
     scene.proxy.node_is("n1", "reason", reason).await;
