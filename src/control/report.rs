@@ -6,19 +6,57 @@ use super::driver::Operation;
 use super::record::Record;
 use super::switchover::Kind;
 use super::{Outcome, Report};
-use crate::config::EventKind;
+use crate::cluster::Epoch;
+use crate::config::{ClusterName, EventKind, NodeName};
 
 /// What is known before anything was done.
 pub(super) fn first_report(operation: &Operation) -> Report {
     let plan = &operation.plan;
+    let outcome = Outcome::Running { phase: "preflight" };
+    let cluster = &operation.config.name;
+    bare(
+        plan.kind,
+        cluster,
+        Some(plan.from.clone()),
+        &plan.to,
+        plan.epoch,
+        outcome,
+    )
+}
+
+/// What FAILOVER answers where nothing was moved, only decided.
+pub(super) fn appointed(
+    cluster: &ClusterName,
+    from: Option<NodeName>,
+    target: &NodeName,
+    epoch: Epoch,
+) -> Report {
+    bare(
+        Kind::Failover,
+        cluster,
+        from,
+        target,
+        epoch,
+        Outcome::Completed,
+    )
+}
+
+fn bare(
+    kind: Kind,
+    cluster: &ClusterName,
+    from: Option<NodeName>,
+    to: &NodeName,
+    epoch: Epoch,
+    outcome: Outcome,
+) -> Report {
     Report {
-        kind: plan.kind.name(),
-        cluster: operation.config.name.clone(),
-        from: Some(plan.from.clone()),
-        to: plan.to.clone(),
-        epoch: plan.epoch,
+        kind: kind.name(),
+        cluster: cluster.clone(),
+        from,
+        to: to.clone(),
+        epoch,
         started: SystemTime::now(),
-        outcome: Outcome::Running { phase: "preflight" },
+        outcome,
         phases: Vec::new(),
         held: 0,
         stopped: 0,

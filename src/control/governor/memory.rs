@@ -11,12 +11,13 @@ use super::super::coordination::CommitError;
 use super::super::lead_note::{self, LeadNote};
 use super::super::member::Member;
 use super::super::record::Record;
+use super::super::report::appointed;
 use super::super::verdict::first_lead;
-use super::super::{Outcome, Refusal, Report, preflight, refusals, requests};
+use super::super::{Refusal, Report, preflight, refusals, requests};
 use super::Governor;
 use super::stance::GateState;
 use crate::cluster::{Epoch, Observed};
-use crate::config::{Candidate, ClusterName, EventKind, NodeName};
+use crate::config::{Candidate, EventKind, NodeName};
 use crate::pool::HoldOwner;
 
 /// A node that would not take its note is not asked again before.
@@ -344,30 +345,6 @@ impl Governor {
             }
             Err(error) => tracing::error!(%error, "a note's writer ended unexpectedly"),
         }
-    }
-}
-
-/// What FAILOVER answers where nothing was moved, only decided.
-fn appointed(
-    cluster: &ClusterName,
-    from: Option<NodeName>,
-    target: &NodeName,
-    epoch: Epoch,
-) -> Report {
-    Report {
-        kind: "failover",
-        cluster: cluster.clone(),
-        from,
-        to: target.clone(),
-        epoch,
-        started: SystemTime::now(),
-        outcome: Outcome::Completed,
-        phases: Vec::new(),
-        held: 0,
-        stopped: 0,
-        blockers: Vec::new(),
-        warnings: Vec::new(),
-        estimated_loss_bytes: None,
     }
 }
 
